@@ -1,0 +1,1 @@
+"""ParalleliX: many people's GPUs and CPUs as one inference service that nobody has to take on trust."""
