@@ -1,0 +1,111 @@
+"""What the daemon asks of a runtime: which models it has, and to generate or embed with one of them.
+
+A runtime is given decrypted work and never sees an attempt, a key or the coordinator. Cancelling the iteration
+(`aclose`, or cancelling the task that awaits it) stops the generation in the runtime too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeAlias
+
+Finish: TypeAlias = Literal["stop", "length", "tool_calls"]
+
+
+class RuntimeFailed(Exception):
+    """The runtime could not do the work: down, out of memory, or answered with an error."""
+
+
+class RuntimeUnsupported(RuntimeFailed):
+    """The runtime has no such feature (a grammar, tools, embeddings); another runtime may."""
+
+
+class ModelMissing(RuntimeFailed):
+    """No model of this name or digest is installed in the runtime."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """One installed model. `digest` is the SHA-256 of its weights file (GGUF), as 64 hex digits: the same weights
+    have the same digest in every runtime."""
+
+    name: str
+    digest: str
+    context_tokens: int
+    size_bytes: int
+    embeds: bool
+    features: tuple[str, ...]
+    """Any of "chat", "logprobs", "tools", "grammar", "embeddings"."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    max_tokens: int
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    top_logprobs: int = 5
+    """How many alternatives to ask for at each token, 0 to 20. The chosen token's own is always returned."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """One whole inference. Exactly one of `prompt` (plain completion, no template) and `messages` (chat) is given.
+
+    `messages` and `tools` have the OpenAI shapes; `response_format` is None, {"type": "json_object"} or
+    {"type": "json_schema", "json_schema": {"schema": {...}}}.
+    """
+
+    model: str
+    prompt: str | None = None
+    messages: Sequence[dict[str, Any]] | None = None
+    tools: Sequence[dict[str, Any]] | None = None
+    response_format: dict[str, Any] | None = None
+    sampling: Sampling = field(default_factory=lambda: Sampling(max_tokens=256))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenEntry:
+    """One entry as the runtime reports it: usually one token; several where bytes of one character were held back."""
+
+    text: str
+    logprob: float | None = None
+    top: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """The last item of a generation."""
+
+    finish: Finish
+    prompt_tokens: int
+    completion_tokens: int
+    tool_calls: tuple[dict[str, Any], ...] = ()
+    """OpenAI shape: {"id", "type": "function", "function": {"name", "arguments": JSON text}}."""
+
+
+class Runtime(Protocol):
+    name: str
+    """"ollama" or "llama_cpp"; goes into the capability manifest."""
+
+    async def version(self) -> str:
+        """The runtime's version. Raises RuntimeFailed when it cannot be reached."""
+        ...
+
+    async def models(self) -> list[Model]: ...
+
+    def generate(self, work: Generation) -> AsyncIterator[TokenEntry | Finished]:
+        """Entries as they come, then exactly one `Finished`. The entries' texts concatenate to the result's text."""
+        ...
+
+    async def embed(self, model: str, texts: Sequence[str]) -> tuple[list[list[float]], int]:
+        """One vector a text, and the number of prompt tokens."""
+        ...
+
+    async def aclose(self) -> None: ...

@@ -1,0 +1,58 @@
+"""Identifiers: 32 random bytes for a unit, 16 for an attempt, the on-chain uint256 for a node.
+
+A request's id is `req_` and 64 hex digits, a sub-task's `sub_` and 64. A proof hashes the raw bytes; both widths are
+fixed, so no two different (unit, node) pairs concatenate alike.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NewType
+
+from parallelix.protocol.errors import Malformed
+
+RequestId = NewType("RequestId", str)
+UnitId = NewType("UnitId", str)
+"""What one node executes. For inference it is the request's id, else a sub-task's."""
+AttemptId = NewType("AttemptId", str)
+NodeId = NewType("NodeId", int)
+
+UNIT_ID_BYTES = 32
+ATTEMPT_ID_BYTES = 16
+NODE_ID_MAX = 2**256 - 1
+
+_UNIT = re.compile(r"(?:req|sub)_([0-9a-f]{64})")
+_ATTEMPT = re.compile(r"att_[0-9a-f]{32}")
+
+
+def request_id(random_bytes: bytes) -> RequestId:
+    assert len(random_bytes) == UNIT_ID_BYTES, len(random_bytes)
+    return RequestId("req_" + random_bytes.hex())
+
+
+def attempt_id(random_bytes: bytes) -> AttemptId:
+    assert len(random_bytes) == ATTEMPT_ID_BYTES, len(random_bytes)
+    return AttemptId("att_" + random_bytes.hex())
+
+
+def unit_bytes(unit_id: str) -> bytes:
+    """The 32 raw bytes of a request's or sub-task's id. Raises `Malformed`."""
+    match = _UNIT.fullmatch(unit_id)
+    if match is None:
+        raise Malformed(f"id {unit_id[:80]!r}: expected req_ or sub_ and 64 lower-case hex digits")
+    return bytes.fromhex(match[1])
+
+
+def node_bytes(node_id: int) -> bytes:
+    """The node id as 32 big-endian bytes. Raises `Malformed` outside uint256."""
+    if not 0 <= node_id <= NODE_ID_MAX:
+        raise Malformed(f"node id {node_id}: expected 0 to 2^256 - 1")
+    return node_id.to_bytes(32, "big")
+
+
+def is_unit_id(text: str) -> bool:
+    return _UNIT.fullmatch(text) is not None
+
+
+def is_attempt_id(text: str) -> bool:
+    return _ATTEMPT.fullmatch(text) is not None

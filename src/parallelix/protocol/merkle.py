@@ -1,0 +1,79 @@
+"""Merkle trees in the shape of RFC 6962, over SHA-256: leaf = H(0x00 ‖ record hash), node = H(0x01 ‖ left ‖ right).
+
+The two prefixes keep a node from being shown as a leaf, and a lone last leaf is carried up, not doubled, so no two
+different lists have one root.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from parallelix.protocol.errors import Malformed
+
+EMPTY_ROOT = hashlib.sha256(b"").digest()
+PROOF_HASHES_MAX = 64
+"""A tree of 2^64 leaves; nobody has more."""
+
+
+def leaf_hash(record_hash: bytes) -> bytes:
+    return hashlib.sha256(b"\x00" + record_hash).digest()
+
+
+def node_hash(left: bytes, right: bytes) -> bytes:
+    return hashlib.sha256(b"\x01" + left + right).digest()
+
+
+def root(record_hashes: Sequence[bytes]) -> bytes:
+    """The root over record hashes in chain order; of nothing, SHA-256 of nothing."""
+    if not record_hashes:
+        return EMPTY_ROOT
+    return _level_up([leaf_hash(each) for each in record_hashes])[-1][0]
+
+
+def proof(record_hashes: Sequence[bytes], index: int) -> list[bytes]:
+    """The siblings from the leaf to the root, lowest first."""
+    assert 0 <= index < len(record_hashes), (index, len(record_hashes))
+    siblings: list[bytes] = []
+    for level in _level_up([leaf_hash(each) for each in record_hashes])[:-1]:
+        sibling = index ^ 1
+        if sibling < len(level):
+            siblings.append(level[sibling])
+        index //= 2
+    return siblings
+
+
+def root_from_proof(record_hash: bytes, *, index: int, count: int, siblings: Sequence[bytes]) -> bytes:
+    """The root that follows if `record_hash` is leaf `index` of `count`. Raises `Malformed` for a proof that no such
+    tree has."""
+    if not 0 <= index < count:
+        raise Malformed(f"proof: index {index} lies outside a tree of {count} leaves")
+    if len(siblings) > PROOF_HASHES_MAX:
+        raise Malformed(f"proof: {len(siblings)} hashes, at most {PROOF_HASHES_MAX}")
+    current, width = leaf_hash(record_hash), count
+    remaining = iter(siblings)
+    try:
+        while width > 1:
+            if index % 2:
+                current = node_hash(next(remaining), current)
+            elif index + 1 < width:
+                current = node_hash(current, next(remaining))
+            index, width = index // 2, (width + 1) // 2
+    except StopIteration as error:
+        raise Malformed(f"proof: {len(siblings)} hashes are too few for a tree of {count} leaves") from error
+    if next(remaining, None) is not None:
+        raise Malformed(f"proof: {len(siblings)} hashes are too many for a tree of {count} leaves")
+    return current
+
+
+def _level_up(leaves: list[bytes]) -> list[list[bytes]]:
+    """Every level from the leaves to the root; pairing neighbours and carrying a lone last one up gives RFC 6962's
+    tree, which splits at the largest power of two."""
+    levels = [leaves]
+    while len(levels[-1]) > 1:
+        below = levels[-1]
+        above = [node_hash(below[at], below[at + 1]) for at in range(0, len(below) - 1, 2)]
+        if len(below) % 2:
+            above.append(below[-1])
+        levels.append(above)
+    return levels

@@ -1,0 +1,90 @@
+"""The chain of records: one `ExecutionRecord` for each verified execution, each naming the hash of the one before.
+
+Nothing in the chain is ever edited. A record says nothing that identifies a node, a prompt or an answer: hashes of those
+are salted, and the proof of execution appears only as its commitment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Literal
+
+import msgspec
+
+from parallelix.protocol import canonical
+from parallelix.protocol.encoding import from_hex, to_hex
+from parallelix.protocol.errors import Malformed
+from parallelix.protocol.work import Usage
+
+GENESIS_HASH = "0x" + "00" * 32
+"""The `previous_hash` of the first record."""
+
+
+class ExecutionRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Hashes are 0x-hex, times are Unix milliseconds. `rate` is the sampling rate in percent; with audits off it is 0."""
+
+    version: Literal[1] = 1
+    kind: Literal["execution"] = "execution"
+    sequence: int
+    previous_hash: str
+    request_id: str
+    workload_class: str
+    model_digest: str
+    input_hash: str
+    result_hash: str
+    poe_commitment: str
+    usage: Usage
+    epoch: int
+    rate: int
+    started_at: int
+    finished_at: int
+
+
+class BrokenChain(Malformed):
+    """A record that does not follow from the one before it: something was edited, dropped, added or reordered."""
+
+    code = "broken_chain"
+
+    def __init__(self, sequence: int, reason: str) -> None:
+        super().__init__(f"record {sequence}: {reason}")
+        self.sequence = sequence
+
+
+def record_hash(record: ExecutionRecord) -> str:
+    return to_hex(hashlib.sha256(canonical.encode(record)).digest())
+
+
+def record_hash_bytes(record: ExecutionRecord) -> bytes:
+    return hashlib.sha256(canonical.encode(record)).digest()
+
+
+def verify_chain(
+    records: Iterable[ExecutionRecord], *, previous_hash: str = GENESIS_HASH, first_sequence: int = 0
+) -> str:
+    """Walks the records in order and gives the last one's hash. Raises `BrokenChain` at the first that does not fit."""
+    head, expected = previous_hash, first_sequence
+    for record in records:
+        if record.sequence != expected:
+            raise BrokenChain(record.sequence, f"out of order: expected sequence {expected}")
+        if record.previous_hash != head:
+            raise BrokenChain(
+                record.sequence, f"previous_hash is {record.previous_hash}, but the chain stands at {head}"
+            )
+        head, expected = record_hash(record), expected + 1
+    return head
+
+
+class Batch(msgspec.Struct, frozen=True, kw_only=True):
+    """A run of records committed together. `previous_hash` is the head before it, `head_hash` the hash of its last."""
+
+    number: int
+    previous_hash: str
+    head_hash: str
+    first: int
+    last: int
+    count: int
+    merkle_root: str
+
+    def root_bytes(self) -> bytes:
+        return from_hex(self.merkle_root, name="merkle_root", length_bytes=32)

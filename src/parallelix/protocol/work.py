@@ -1,0 +1,137 @@
+"""What a node is asked to do, and what it answers: the two plaintexts that only the two ends of an envelope see.
+
+Both are canonical bytes, because both are hashed: `input_hash` over the payload, the proof of execution over the result.
+Fractions travel as decimal strings and foreign JSON (tools, schemas) as text, so that canonical form has no floats.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from parallelix.protocol import canonical
+from parallelix.protocol.encoding import from_base64url, to_base64url
+from parallelix.protocol.errors import Malformed
+
+WorkKind: TypeAlias = Literal["chat", "completion", "embedding"]
+FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "cancelled"]
+
+INPUT_DOMAIN = "parallelix/input/v1"
+RESULT_DOMAIN = "parallelix/result/v1"
+ENTRIES_DOMAIN = "parallelix/entries/v1"
+
+
+class ToolCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    id: str
+    name: str
+    arguments: str
+    """JSON text, as the model wrote it."""
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str = ""
+    name: str = ""
+    tool_call_id: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+
+
+class Sampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How to sample. Fractions are decimal strings; what is absent is the runtime's own default."""
+
+    max_tokens: int
+    temperature: str | None = None
+    top_p: str | None = None
+    top_k: int | None = None
+    min_p: str | None = None
+    presence_penalty: str | None = None
+    frequency_penalty: str | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    top_logprobs: int = 0
+
+
+class Payload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The whole of one inference request, as the node decrypts it."""
+
+    version: Literal[1] = 1
+    kind: WorkKind
+    model: str
+    messages: tuple[Message, ...] = ()
+    prompt: str = ""
+    inputs: tuple[str, ...] = ()
+    tools: str = ""
+    """JSON text of the OpenAI `tools` array, or nothing."""
+    response_format: str = ""
+    """JSON text of the OpenAI `response_format` object, or nothing."""
+    sampling: Sampling
+
+
+class ResultContent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the requester gets. Its canonical bytes are the `result` of every hash and signature."""
+
+    version: Literal[1] = 1
+    text: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    embeddings: tuple[str, ...] = ()
+    """Each vector as little-endian 32-bit floats in base64url."""
+    finish_reason: FinishReason
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class Entry(msgspec.Struct, frozen=True, array_like=True):
+    """One entry of the output as the runtime gave it: text, its log-probability, and the best alternatives with theirs.
+
+    Usually one token; several where the bytes of one character were held back.
+    """
+
+    text: str
+    logprob: float | None = None
+    top: tuple[tuple[str, float], ...] = ()
+
+
+def input_hash(request_salt: bytes, payload: bytes) -> bytes:
+    return canonical.domain_hash(INPUT_DOMAIN, request_salt, payload)
+
+
+def result_hash(request_salt: bytes, result: bytes) -> bytes:
+    return canonical.domain_hash(RESULT_DOMAIN, request_salt, result)
+
+
+def entries_root(entries: bytes) -> bytes:
+    """Commits a node to its log-probabilities: a hash over the very bytes it sends."""
+    return canonical.domain_hash(ENTRIES_DOMAIN, entries)
+
+
+def encode_entries(entries: Sequence[Entry]) -> bytes:
+    return msgspec.json.encode(entries)
+
+
+_ENTRIES = msgspec.json.Decoder(tuple[Entry, ...])
+
+
+def decode_entries(data: bytes) -> tuple[Entry, ...]:
+    """Raises `Malformed`."""
+    try:
+        return _ENTRIES.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Malformed(f"entries: {error}") from error
+
+
+def pack_vector(values: Sequence[float]) -> str:
+    return to_base64url(struct.pack(f"<{len(values)}f", *values))
+
+
+def unpack_vector(packed: str) -> list[float]:
+    """Raises `Malformed` unless it is a whole number of 32-bit floats."""
+    data = from_base64url(packed, name="embedding")
+    if len(data) % 4:
+        raise Malformed(f"embedding: {len(data)} bytes are not a whole number of 32-bit floats")
+    return list(struct.unpack(f"<{len(data) // 4}f", data))
