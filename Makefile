@@ -1,0 +1,61 @@
+# Each target does its own set-up, so on a fresh machine `make demo` or `make test` is all there is to type.
+# PYTHON names the interpreter that .venv is made from (3.11 or newer).
+
+PYTHON ?= python3
+RUN := .venv/bin/python
+REPORTS := reports
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup setup-env test lint format docs demo bench crash canary fuzz-api train-model changelog clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: setup-env ## install all that tests, demo and the rest need; quick when it is there
+	@$(PYTHON) scripts/ollama.py ensure
+
+setup-env: ## the Python environment alone, which is all that the demo needs
+	@$(PYTHON) scripts/environment.py
+
+demo: setup-env | $(REPORTS) ## a whole network on this machine: 24 prompts, a killed node, a cheating node
+	$(RUN) -m parallelix.devnet.demo --report $(REPORTS)/demo.json
+
+test: setup ## the test suite, against a real PostgreSQL and a real Ollama
+	$(RUN) -m pytest
+
+lint: setup-env ## ruff and pyright (strict)
+	$(RUN) -m ruff check
+	$(RUN) -m ruff format --check
+	$(RUN) -m pyright
+
+format: setup-env ## let ruff put the code in order
+	$(RUN) -m ruff check --fix
+	$(RUN) -m ruff format
+
+docs: setup-env ## build the documentation into site/; a broken link is an error
+	$(RUN) -m mkdocs build --strict --quiet
+
+bench: setup-env | $(REPORTS) ## coordinator speed beside LiteLLM's, measured in the same run
+	$(RUN) -m bench.live --report $(REPORTS)/bench.json
+
+crash: setup-env | $(REPORTS) ## 50 times kill -9 under load: nothing acknowledged may be lost or charged twice
+	$(RUN) -m bench.crash --cycles 50 --report $(REPORTS)/crash.json
+
+canary: setup-env | $(REPORTS) ## search everything that is stored, logged or answered for what must not be there
+	$(RUN) -m bench.canary --report $(REPORTS)/canary.json
+
+fuzz-api: setup-env | $(REPORTS) ## schemathesis against the OpenAPI document: no 5xx
+	$(RUN) -m bench.fuzz_api --report $(REPORTS)/fuzz-api.json
+
+train-model: setup-env ## train the demonstration models anew, in an environment of their own
+	.venv-tools/bin/uv run --script models/train.py
+
+changelog: setup-env ## gather changelog.d into CHANGELOG.md for a release: make changelog VERSION=0.2.0
+	$(RUN) -m towncrier build --yes --version $(VERSION)
+
+clean: ## remove what was built, keep the environments
+	rm -rf site reports build dist .pytest_cache .ruff_cache .hypothesis
+
+$(REPORTS):
+	@mkdir -p $@

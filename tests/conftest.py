@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+import services
+
+SERVICE_FIXTURES = {"postgresql_server", "postgresql_url", "ollama_server"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever uses a service is marked so, and `-m "not service"` leaves it out."""
+    for item in items:
+        if isinstance(item, pytest.Function) and SERVICE_FIXTURES.intersection(item.fixturenames):
+            item.add_marker(pytest.mark.service)
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[services.PostgreSQL]:
+    """One throw-away PostgreSQL for the whole run."""
+    with services.postgresql() as server:
+        yield server
+
+
+@pytest.fixture
+def postgresql_url(postgresql_server: services.PostgreSQL) -> Iterator[str]:
+    """The URL of an empty database that no other test sees."""
+    with postgresql_server.database() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def ollama_server() -> Iterator[services.Ollama]:
+    """One real Ollama for the whole run, without any model: `ollama_server.create_model(name, path_of_gguf)`."""
+    with services.ollama(slots=2) as server:
+        yield server
