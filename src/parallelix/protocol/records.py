@@ -22,7 +22,7 @@ GENESIS_HASH = "0x" + "00" * 32
 
 
 class ExecutionRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """Hashes are 0x-hex, times are Unix milliseconds. `rate` is the sampling rate in percent; with audits off it is 0."""
+    """Hashes are 0x-hex, times Unix milliseconds. `rate` is the sampling rate in percent; with audits off it is 0."""
 
     version: Literal[1] = 1
     kind: Literal["execution"] = "execution"

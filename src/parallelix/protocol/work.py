@@ -1,6 +1,6 @@
 """What a node is asked to do, and what it answers: the two plaintexts that only the two ends of an envelope see.
 
-Both are canonical bytes, because both are hashed: `input_hash` over the payload, the proof of execution over the result.
+Both are canonical bytes, because both are hashed: the payload by `input_hash`, the result by the proof of execution.
 Fractions travel as decimal strings and foreign JSON (tools, schemas) as text, so that canonical form has no floats.
 """
 

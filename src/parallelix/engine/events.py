@@ -1,0 +1,146 @@
+"""Everything that can happen to the engine. The shell has authenticated whoever said it; the engine decides.
+
+Crypto is done by then too: the facts of a returned result arrive with the verdict of `validator.examine`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from parallelix.engine.catalogue import Priority
+from parallelix.protocol.messages import Manifest
+from parallelix.protocol.registry import Registration
+from parallelix.protocol.work import Usage, WorkKind
+
+
+class Admit(msgspec.Struct, frozen=True, kw_only=True):
+    """A request at the door. `attached` says that a client waits on the connection (a stream, or an OpenAI call)."""
+
+    account: str
+    key_id: str
+    workload_class: str
+    kind: WorkKind
+    model: str
+    hardware_tier: int = 1
+    priority: Priority = "standard"
+    deadline_ms: int = 0
+    queue_ms: int | None = None
+    prompt_bytes: int
+    message_count: int = 1
+    max_tokens: int | None = None
+    features: tuple[str, ...] = ()
+    attached: bool = False
+    idempotency_key: str = ""
+    fingerprint: str = ""
+
+
+class Cancel(msgspec.Struct, frozen=True, kw_only=True):
+    """`charged` asks the node for a partial result, which is recorded and paid for; without it the work is dropped."""
+
+    request_id: str
+    charged: bool
+    reason: str
+
+
+class ClientReturned(msgspec.Struct, frozen=True, kw_only=True):
+    """The client of an orphaned request is waiting again."""
+
+    request_id: str
+
+
+class RegistryChanged(msgspec.Struct, frozen=True, kw_only=True):
+    registrations: tuple[Registration, ...] = ()
+    removed: tuple[int, ...] = ()
+
+
+class Attached(msgspec.Struct, frozen=True, kw_only=True):
+    node_id: int
+    session: str
+    manifest: Manifest
+    manifest_json: str
+    public_key: str
+
+
+class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
+    node_id: int
+    unix_ms: int
+    paused: bool
+
+
+class Acknowledged(msgspec.Struct, frozen=True, kw_only=True):
+    attempt_id: str
+    node_id: int
+
+
+class ExecutionFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What goes into the record of a verified result, and what is charged for it."""
+
+    usage: Usage
+    entries_counted: int
+    input_hash: str
+    result_hash: str
+    poe_commitment: str
+    model_digest: str
+
+
+class ResultReturned(msgspec.Struct, frozen=True, kw_only=True):
+    """`facts` are there exactly when the result passed verification; otherwise `code` and `message` say what is
+    wrong with it, or why the node did not make one."""
+
+    attempt_id: str
+    node_id: int
+    outcome: Literal["completed", "cancelled", "failed", "declined", "rejected"]
+    facts: ExecutionFacts | None = None
+    code: str = ""
+    message: str = ""
+
+
+class BatchConfirmed(msgspec.Struct, frozen=True, kw_only=True):
+    number: int
+    reference: str
+
+
+class Grant(msgspec.Struct, frozen=True, kw_only=True):
+    """Credits given by whoever runs the network. `grant_id` makes a repeat harmless."""
+
+    grant_id: str
+    account: str
+    amount_wei: int
+
+
+class KeyIssued(msgspec.Struct, frozen=True, kw_only=True):
+    key_id: str
+    key_hash: str
+    account: str
+    name: str
+    requests_per_minute: int = 0
+    concurrency: int = 0
+    budget_wei: int = 0
+    expires_at: int = 0
+
+
+class KeyRevoked(msgspec.Struct, frozen=True, kw_only=True):
+    key_id: str
+
+
+class Tick(msgspec.Struct, frozen=True, kw_only=True):
+    """Time passed; whatever is due happens."""
+
+
+Event: TypeAlias = (
+    Admit
+    | Cancel
+    | ClientReturned
+    | RegistryChanged
+    | Attached
+    | Heartbeat
+    | Acknowledged
+    | ResultReturned
+    | BatchConfirmed
+    | Grant
+    | KeyIssued
+    | KeyRevoked
+    | Tick
+)

@@ -1,0 +1,180 @@
+"""What must be durable, one Struct a table. The shell writes a step's rows in one transaction, then acts.
+
+Amounts are decimal text, because wei do not fit 64 bits; times are Unix milliseconds. `key` names the primary key:
+a row with the same key replaces the one before, except where the table is append-only.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import msgspec
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    table: ClassVar[str]
+    key: ClassVar[tuple[str, ...]]
+    append_only: ClassVar[bool] = False
+
+
+class RequestRow(Row, frozen=True, kw_only=True):
+    """Written at admission, when a cancel is asked for, and at the end. What happens between is in its attempts."""
+
+    table: ClassVar[str] = "requests"
+    key: ClassVar[tuple[str, ...]] = ("request_id",)
+
+    request_id: str
+    account: str
+    key_id: str
+    workload_class: str
+    kind: str
+    model: str
+    hardware_tier: int
+    priority: str
+    state: str
+    reason: str
+    deadline_ms: int
+    queue_ms: int
+    admitted_at: int
+    finished_at: int
+    prompt_tokens_max: int
+    completion_tokens_max: int
+    features: str
+    attached: bool
+    prompt_price_wei: str
+    completion_price_wei: str
+    hold_wei: str
+    charge_wei: str
+    prompt_tokens: int
+    completion_tokens: int
+    record_sequence: int
+    settled: bool
+    idempotency_key: str
+    fingerprint: str
+
+
+class AttemptRow(Row, frozen=True, kw_only=True):
+    table: ClassVar[str] = "attempts"
+    key: ClassVar[tuple[str, ...]] = ("attempt_id",)
+
+    attempt_id: str
+    request_id: str
+    number: int
+    node_id: str
+    state: str
+    reason: str
+    model_digest: str
+    dispatched_at: int
+    started_at: int
+    deadline_at: int
+    finished_at: int
+
+
+class TransferRow(Row, frozen=True, kw_only=True):
+    """One double entry: `amount_wei` leaves `debit_account` and enters `credit_account`."""
+
+    table: ClassVar[str] = "transfers"
+    key: ClassVar[tuple[str, ...]] = ("transfer_id",)
+    append_only: ClassVar[bool] = True
+
+    transfer_id: str
+    debit_account: str
+    credit_account: str
+    amount_wei: str
+    request_id: str
+    at: int
+
+
+class BalanceRow(Row, frozen=True, kw_only=True):
+    """A sum over `transfers`, kept so that a restart need not replay them all."""
+
+    table: ClassVar[str] = "balances"
+    key: ClassVar[tuple[str, ...]] = ("account",)
+
+    account: str
+    balance_wei: str
+
+
+class RecordRow(Row, frozen=True, kw_only=True):
+    table: ClassVar[str] = "records"
+    key: ClassVar[tuple[str, ...]] = ("sequence",)
+    append_only: ClassVar[bool] = True
+
+    sequence: int
+    record_hash: str
+    request_id: str
+    body: bytes
+
+
+class BatchRow(Row, frozen=True, kw_only=True):
+    table: ClassVar[str] = "batches"
+    key: ClassVar[tuple[str, ...]] = ("number",)
+
+    number: int
+    previous_hash: str
+    head_hash: str
+    first: int
+    last: int
+    count: int
+    merkle_root: str
+    closed_at: int
+    confirmed_at: int
+    reference: str
+
+
+class NodeRow(Row, frozen=True, kw_only=True):
+    table: ClassVar[str] = "nodes"
+    key: ClassVar[tuple[str, ...]] = ("node_id",)
+
+    node_id: str
+    session: str
+    manifest: str
+    public_key: str
+    issued_at: int
+    attached_at: int
+    removed_until: int
+
+
+class FaultRow(Row, frozen=True, kw_only=True):
+    """One rejected result: what the operator is told, and what a removal rests on."""
+
+    table: ClassVar[str] = "faults"
+    key: ClassVar[tuple[str, ...]] = ("attempt_id",)
+    append_only: ClassVar[bool] = True
+
+    attempt_id: str
+    node_id: str
+    request_id: str
+    reason: str
+    at: int
+
+
+class UptimeRow(Row, frozen=True, kw_only=True):
+    """One hour of one node: 360 ten-second slots as hex bitmaps, those credited and those voided."""
+
+    table: ClassVar[str] = "uptime"
+    key: ClassVar[tuple[str, ...]] = ("node_id", "hour")
+
+    node_id: str
+    hour: int
+    credited: str
+    voided: str
+
+
+class KeyRow(Row, frozen=True, kw_only=True):
+    """An API key by its hash. A limit of 0 means none; `expires_at` 0 means never."""
+
+    table: ClassVar[str] = "api_keys"
+    key: ClassVar[tuple[str, ...]] = ("key_id",)
+
+    key_id: str
+    key_hash: str
+    account: str
+    name: str
+    requests_per_minute: int
+    concurrency: int
+    budget_wei: str
+    spent_wei: str
+    created_at: int
+    expires_at: int
+    revoked_at: int

@@ -1,0 +1,69 @@
+"""Every time and bound of the engine, each with its reason. Milliseconds and counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SECOND_MS = 1_000
+MINUTE_MS = 60 * SECOND_MS
+HOUR_MS = 60 * MINUTE_MS
+DAY_MS = 24 * HOUR_MS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSettings:
+    chain_id: int
+
+    # Deadlines (DESIGN of the protocol: a deadline bounds one attempt from decrypt, the queue bound only waiting).
+    deadline_ms_default: int = 120 * SECOND_MS
+    deadline_ms_max: int = HOUR_MS
+    lifetime_ms: int = 12 * HOUR_MS
+    """A request is over after this, whatever happened to it."""
+
+    acknowledge_ms: int = 10 * SECOND_MS
+    """An offer that is not acknowledged goes elsewhere: two round trips and one slow disk, not a model load."""
+    offline_ms: int = 30 * SECOND_MS
+    """Three heartbeats missed."""
+    heartbeat_ms: int = 10 * SECOND_MS
+    cancel_grace_ms: int = 10 * SECOND_MS
+    """How long a node may take to return a partial result after a cancel."""
+    orphan_ms: int = 60 * SECOND_MS
+    """How long a request whose waiting client was lost in a crash of ours is kept for it to come back."""
+    restart_grace_ms: int = 30 * SECOND_MS
+    """After a restart every attempt has at least this long: its node could not reach us meanwhile."""
+
+    # Attempts.
+    attempts_max: int = 3
+    """Rejected, declined, failed and late attempts together; then the request fails with the last reason."""
+    redispatches_after_deadline_max: int = 1
+    attempts_hard_max: int = 10
+    """Also counts attempts lost through no fault of the unit (node gone, offer not taken)."""
+
+    # Standing of nodes.
+    rejections_to_remove: int = 3
+    rejection_window_ms: int = DAY_MS
+    removal_ms: int = DAY_MS
+
+    # Records.
+    batch_ms: int = 600 * SECOND_MS
+    batch_records_max: int = 4096
+    """A proof of twelve hashes, and a batch that is rebuilt in milliseconds."""
+
+    # Bounds on memory. Each open request costs near 2 KiB here and its payload in the store.
+    open_requests_max: int = 100_000
+    open_requests_per_account_max: int = 10_000
+    nodes_max: int = 200_000
+    idempotency_keys_max: int = 200_000
+    idempotency_ms: int = DAY_MS
+    answers_remembered_max: int = 20_000
+    """Answers to results, so that a node that did not hear ours gets the same one again."""
+    drain_scan_max: int = 64
+    """How many waiting requests one freed slot may look at before giving up until the next."""
+
+    # Queue order: virtual milliseconds added to the time of admission, smallest first. So an urgent request overtakes
+    # every standard one of the last two minutes, and nothing waits for ever behind later arrivals.
+    standard_age_ms: int = 120 * SECOND_MS
+    expedited_age_ms: int = 60 * SECOND_MS
+    complexity_age_ms_max: int = 30 * SECOND_MS
+    """The most that size alone may delay; below the gap between priorities, so that these always come first."""
+    complexity_tokens_per_ms: int = 1
