@@ -1,0 +1,51 @@
+"""What a restarted engine is rebuilt from: everything still open, and as much of the past as its rules look back on."""
+
+from __future__ import annotations
+
+import msgspec
+
+from parallelix.engine.rows import (
+    AttemptRow,
+    BalanceRow,
+    BatchRow,
+    FaultRow,
+    KeyRow,
+    NodeRow,
+    RecordRow,
+    RequestRow,
+    UptimeRow,
+)
+
+
+class Idempotent(msgspec.Struct, frozen=True, kw_only=True):
+    """A create that may be repeated: the same key must find the same request, and another fingerprint is an error."""
+
+    account: str
+    idempotency_key: str
+    fingerprint: str
+    request_id: str
+    admitted_at: int
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """Read in one transaction, so the parts fit together. The defaults are those of an empty store."""
+
+    requests: tuple[RequestRow, ...] = ()
+    """Not final, or final and not yet settled; oldest admission first."""
+    attempts: tuple[AttemptRow, ...] = ()
+    """All of those requests, in order of request and number."""
+    nodes: tuple[NodeRow, ...] = ()
+    balances: tuple[BalanceRow, ...] = ()
+    keys: tuple[KeyRow, ...] = ()
+    faults: tuple[FaultRow, ...] = ()
+    """Of the last 24 hours, oldest first."""
+    batches: tuple[BatchRow, ...] = ()
+    """The unconfirmed ones and the last one, in order of number."""
+    records: tuple[RecordRow, ...] = ()
+    """In no batch yet, in order of sequence."""
+    head: RecordRow | None = None
+    """The last record of the chain, batched or not."""
+    idempotent: tuple[Idempotent, ...] = ()
+    """Of the last 24 hours, oldest first."""
+    uptime: tuple[UptimeRow, ...] = ()
+    """Of this hour and the one before."""
