@@ -1,0 +1,245 @@
+"""What a requester asks, in the one form that admission understands, whichever shape it arrived in.
+
+The builders raise `BadRequest` naming the field. What the runtimes cannot do is refused here, never ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+from parallelix.coordinator.errors import BadRequest, UnsupportedParameter
+from parallelix.engine.catalogue import Priority
+from parallelix.protocol import envelope, requests, work
+from parallelix.protocol.errors import ProtocolError
+
+Feature: TypeAlias = Literal["chat", "tools", "grammar", "logprobs", "embeddings"]
+
+FRACTION_DIGITS = 9
+"""More than a 32-bit float, which is what samplers compute with, can tell apart."""
+TOOLS_MAX = 128
+"""OpenAI's own bound."""
+
+
+class RequestSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """`payload.sampling.max_tokens` is 0 where the requester left it to the catalogue's default."""
+
+    workload_class: str = "ai.inference"
+    payload: work.Payload
+    hardware_tier: int = 1
+    priority: Priority = "standard"
+    deadline_seconds: float | None = None
+    queue_seconds: float | None = None
+    max_tokens: int | None = None
+    features: tuple[Feature, ...] = ()
+    """What a node's model must be able to do."""
+    requester_public_key: str = ""
+    message_count: int = 0
+    """How often the chat template adds its own tokens."""
+    credit_account: str = ""
+    """The account to pay from; empty is the key's own."""
+    verification: Literal["", "sampled"] = ""
+
+
+def from_create(body: requests.CreateRequest) -> RequestSpec:
+    """The spec of a native request. Raises `BadRequest`."""
+    given = [name for name in ("messages", "prompt", "input") if getattr(body, name) is not None]
+    if len(given) != 1:
+        found = " and ".join(given) or "none of them"
+        raise BadRequest(
+            f"give exactly one of messages (chat), prompt (completion) and input (embedding); this body has {found}",
+            code="invalid_request",
+        )
+    response_format = grammar(body.response_format)
+    tools = tools_text(body.tools)
+    messages, prompt, inputs = (), "", ()
+    kind: work.WorkKind = "embedding"
+    if body.messages is not None:
+        kind, messages = "chat", chat_messages(body.messages)
+    elif body.prompt is not None:
+        kind, prompt = "completion", body.prompt
+    elif body.input is not None:
+        inputs = (body.input,) if isinstance(body.input, str) else body.input
+    if kind != "chat":
+        refuse_given(kind, tools=bool(tools), response_format=kind == "embedding" and bool(response_format))
+    if kind == "embedding":
+        refuse_given(kind, **{name: getattr(body, name) is not None for name in SAMPLING_FIELDS})
+        refuse_given(kind, top_logprobs=body.top_logprobs > 0)
+    payload = work.Payload(
+        kind=kind,
+        model=body.model,
+        messages=messages,
+        prompt=prompt,
+        inputs=inputs,
+        tools=tools,
+        response_format=response_format,
+        sampling=work.Sampling(
+            max_tokens=body.max_tokens or 0,
+            temperature=fraction(body.temperature),
+            top_p=fraction(body.top_p),
+            top_k=body.top_k,
+            min_p=fraction(body.min_p),
+            presence_penalty=fraction(body.presence_penalty),
+            frequency_penalty=fraction(body.frequency_penalty),
+            seed=body.seed,
+            stop=stops(body.stop),
+            top_logprobs=body.top_logprobs,
+        ),
+    )
+    return RequestSpec(
+        workload_class=body.workload_class,
+        payload=payload,
+        hardware_tier=body.hardware_tier,
+        priority=body.priority,
+        deadline_seconds=body.deadline_seconds,
+        queue_seconds=body.queue_seconds,
+        max_tokens=body.max_tokens,
+        features=features_of(payload, logprobs=body.top_logprobs > 0),
+        requester_public_key=require_public_key(body.requester_public_key),
+        message_count=len(messages),
+        credit_account=body.credit_account,
+        verification=body.verification,
+    )
+
+
+SAMPLING_FIELDS = (
+    "max_tokens", "temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "seed", "stop",
+)  # fmt: skip
+
+
+def refuse_given(kind: work.WorkKind, **given: bool) -> None:
+    """Raises `UnsupportedParameter` for the first field that is given though this kind of work has no use for it."""
+    for name, is_given in given.items():
+        if is_given:
+            raise UnsupportedParameter(f"{name}: means nothing for a request of kind {kind}; leave it out", param=name)
+
+
+def features_of(payload: work.Payload, *, logprobs: bool) -> tuple[Feature, ...]:
+    wanted: tuple[tuple[Feature, bool], ...] = (
+        ("chat", payload.kind == "chat"),
+        ("tools", bool(payload.tools)),
+        ("grammar", bool(payload.response_format)),
+        ("logprobs", logprobs),
+        ("embeddings", payload.kind == "embedding"),
+    )
+    return tuple(name for name, is_wanted in wanted if is_wanted)
+
+
+def fraction(value: float | None) -> str | None:
+    """A number as the decimal string that canonical form asks for, or None."""
+    if value is None:
+        return None
+    text = f"{value:.{FRACTION_DIGITS}f}".rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text
+
+
+def stops(value: str | Sequence[str] | None) -> tuple[str, ...]:
+    found = (value,) if isinstance(value, str) else tuple(value or ())
+    if "" in found:
+        raise BadRequest("stop: an empty string would stop before the first token; leave it out", param="stop")
+    return found
+
+
+def chat_messages(messages: Sequence[requests.ChatMessage]) -> tuple[work.Message, ...]:
+    if not messages:
+        raise BadRequest("messages: is empty; give at least one message", code="invalid_request", param="messages")
+    return tuple(_message(message, f"messages[{index}]") for index, message in enumerate(messages))
+
+
+def _message(message: requests.ChatMessage, place: str) -> work.Message:
+    content = message.content
+    if message.tool_calls and message.role != "assistant":
+        raise BadRequest(f"{place}.tool_calls: only an assistant's message has them", code="invalid_request")
+    if message.role == "tool" and not message.tool_call_id:
+        raise BadRequest(f"{place}.tool_call_id: is missing; a tool's message names its call", code="invalid_request")
+    if message.tool_call_id and message.role != "tool":
+        raise BadRequest(f"{place}.tool_call_id: only a tool's message has one", code="invalid_request")
+    if content is None and not message.tool_calls:
+        raise BadRequest(f"{place}.content: is missing; give text", code="invalid_request", param=f"{place}.content")
+    if isinstance(content, tuple):
+        content = "".join(part.text for part in content)
+    return work.Message(
+        role=message.role,
+        content=content or "",
+        name=message.name,
+        tool_call_id=message.tool_call_id,
+        tool_calls=tuple(
+            work.ToolCall(id=call.id, name=call.function.name, arguments=call.function.arguments)
+            for call in message.tool_calls
+        ),
+    )
+
+
+class _Function(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    name: str
+    description: str = ""
+    parameters: dict[str, Any] = {}
+    strict: bool | None = None
+
+
+class _Tool(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    type: Literal["function"]
+    function: _Function
+
+
+class _JsonSchema(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    name: str = ""
+    description: str = ""
+    schema: dict[str, Any]
+    strict: bool | None = None
+
+
+class _ResponseFormat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: _JsonSchema | None = None
+
+
+def tools_text(tools: Sequence[dict[str, Any]] | None) -> str:
+    """The OpenAI `tools` array as JSON text, or nothing. Raises `BadRequest`."""
+    if not tools:
+        return ""
+    if len(tools) > TOOLS_MAX:
+        raise BadRequest(f"tools: {len(tools)} tools are more than the {TOOLS_MAX} allowed", param="tools")
+    found = _converted(tools, list[_Tool], "tools")
+    for tool in found:
+        if tool.function.strict:
+            raise UnsupportedParameter(
+                f"tools: strict is not supported (tool {tool.function.name[:64]!r}): no runtime of the network can "
+                "promise that arguments follow the schema; leave it out",
+                param="tools",
+            )
+    return msgspec.json.encode(tools).decode()
+
+
+def grammar(response_format: dict[str, Any] | None) -> str:
+    """The OpenAI `response_format` as JSON text; nothing for plain text. Raises `BadRequest`."""
+    if response_format is None:
+        return ""
+    found = _converted(response_format, _ResponseFormat, "response_format")
+    if (found.type == "json_schema") != (found.json_schema is not None):
+        raise BadRequest(
+            "response_format: json_schema is given exactly when type is json_schema",
+            code="invalid_request",
+            param="response_format",
+        )
+    return "" if found.type == "text" else msgspec.json.encode(response_format).decode()
+
+
+def _converted(value: Any, kind: Any, name: str) -> Any:
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise BadRequest(f"{name}: {str(error)[:200]}", param=name) from error
+
+
+def require_public_key(pem: str) -> str:
+    """The same PEM. Raises `BadRequest` unless it is empty or an RSA key that a result can be sealed to."""
+    if not pem:
+        return ""
+    try:
+        envelope.load_rsa_public_key(pem)
+    except ProtocolError as error:
+        raise BadRequest(f"requester_public_key: {error.message}", param="requester_public_key") from error
+    return pem
