@@ -1,9 +1,9 @@
 """One way to turn a structure into bytes, so that two sides hash the same.
 
-The rule: RFC 8785 (JSON Canonicalization Scheme), without fractions. Keys are ASCII and sorted, strings are NFC-agnostic
-UTF-8 with the shortest escapes, integers lie within ±(2^53 − 1), absent optional fields are left out, there is no white
-space. Numbers that may hold a fraction or exceed 2^53 travel as decimal strings. `tests/vectors/canonical.json` holds
-examples for other languages.
+The rule: RFC 8785 (JSON Canonicalization Scheme), without fractions. Keys are ASCII and sorted, strings are UTF-8 as
+they came (never normalised) with the shortest escapes, integers lie within ±(2^53 − 1), there is no white space.
+Numbers that may hold a fraction or exceed 2^53 travel as decimal strings. Each Struct says which fields are always
+there and which are left out at their default. `tests/vectors/canonical.json` holds examples for other languages.
 
 Reading is strict: `decode` refuses bytes that are not already in canonical form, so one meaning has one hash.
 """
@@ -11,15 +11,24 @@ Reading is strict: `decode` refuses bytes that are not already in canonical form
 from __future__ import annotations
 
 import hashlib
-from typing import TypeVar
+from typing import Annotated, TypeAlias, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from parallelix.protocol.errors import Malformed
 
 T = TypeVar("T")
 
 INTEGER_MAX = 2**53 - 1
+
+Integer: TypeAlias = Annotated[int, Meta(ge=-INTEGER_MAX, le=INTEGER_MAX)]
+"""Every integer of a canonical Struct is one of these two: beyond them, readers that keep numbers as doubles would
+hash something else."""
+Count: TypeAlias = Annotated[int, Meta(ge=0, le=INTEGER_MAX)]
+
+_REASON_CHARACTERS_MAX = 200
+"""A parser quotes what it refused; a message must not carry a megabyte of somebody's text into a log."""
 
 
 def encode(value: msgspec.Struct) -> bytes:
@@ -40,9 +49,9 @@ def decode_json(data: bytes | str, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(data, type=kind)
     except msgspec.ValidationError as error:
-        raise Malformed(f"{kind.__name__}: {error}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Malformed(f"{kind.__name__}: not valid JSON ({error})") from error
+        raise Malformed(f"{kind.__name__}: {str(error)[:_REASON_CHARACTERS_MAX]}") from error
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise Malformed(f"{kind.__name__}: not valid JSON ({str(error)[:_REASON_CHARACTERS_MAX]})") from error
     except RecursionError as error:
         raise Malformed(f"{kind.__name__}: nested deeper than a message may be") from error
 

@@ -36,9 +36,9 @@ class AttemptFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What the node says of the attempt besides the result. Hashes are 0x-hex."""
 
     scheme: Literal["poe.v1"] = "poe.v1"
-    chain_id: int
+    chain_id: canonical.Count
     attempt_id: str
-    attempt_number: int
+    attempt_number: canonical.Count
     outcome: Literal["completed", "cancelled"]
     input_hash: str
     model_digest: str
@@ -62,6 +62,7 @@ def salt_hash(salt: bytes) -> bytes:
 
 def signed_bytes(result: bytes, poe: bytes, facts: AttemptFacts) -> bytes:
     """What the RSA signature covers; the length keeps result, proof and facts apart."""
+    assert len(poe) == 32, len(poe)
     return _TAG + len(result).to_bytes(8, "big") + result + poe + canonical.encode(facts)
 
 

@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from parallelix.protocol import canonical
+from parallelix.protocol.canonical import Count, Integer
 from parallelix.protocol.encoding import from_base64url, to_base64url
 from parallelix.protocol.errors import Malformed
 
@@ -42,16 +43,16 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Sampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How to sample. Fractions are decimal strings; what is absent is the runtime's own default."""
 
-    max_tokens: int
+    max_tokens: Count
     temperature: str | None = None
     top_p: str | None = None
-    top_k: int | None = None
+    top_k: Integer | None = None
     min_p: str | None = None
     presence_penalty: str | None = None
     frequency_penalty: str | None = None
-    seed: int | None = None
+    seed: Integer | None = None
     stop: tuple[str, ...] = ()
-    top_logprobs: int = 0
+    top_logprobs: Count = 0
 
 
 class Payload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -82,8 +83,8 @@ class ResultContent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    prompt_tokens: int
-    completion_tokens: int
+    prompt_tokens: Count
+    completion_tokens: Count
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
@@ -121,8 +122,8 @@ def decode_entries(data: bytes) -> tuple[Entry, ...]:
     """Raises `Malformed`."""
     try:
         return _ENTRIES.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Malformed(f"entries: {error}") from error
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise Malformed(f"entries: {str(error)[:200]}") from error
 
 
 def pack_vector(values: Sequence[float]) -> str:
