@@ -6,9 +6,17 @@ import base64
 import binascii
 import re
 
+from msgspec import Meta
+
 from parallelix.protocol.errors import Malformed
 
+_HEX = re.compile(r"0x[0-9a-f]*")
 _HASH = re.compile(r"0x[0-9a-f]{64}")
+
+
+def whole(pattern: str) -> Meta:
+    """A message field that matches from its first character to its last; a bare `$` lets a final newline pass."""
+    return Meta(pattern=rf"^({pattern})$(?!\n)")
 
 
 def to_hex(data: bytes) -> str:
@@ -17,13 +25,9 @@ def to_hex(data: bytes) -> str:
 
 def from_hex(text: str, *, name: str, length_bytes: int) -> bytes:
     """Raises `Malformed` unless `text` is 0x and exactly `length_bytes` bytes in lower-case hex."""
-    body = text[2:]
-    if not text.startswith("0x") or len(body) != 2 * length_bytes or body != body.lower():
+    if len(text) != 2 + 2 * length_bytes or _HEX.fullmatch(text) is None:
         raise Malformed(f"{name}: expected 0x and {2 * length_bytes} lower-case hex digits, got {len(text)} characters")
-    try:
-        return bytes.fromhex(body)
-    except ValueError as error:
-        raise Malformed(f"{name}: holds a character that is not a hex digit") from error
+    return bytes.fromhex(text[2:])
 
 
 def is_hash(text: str) -> bool:

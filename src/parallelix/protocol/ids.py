@@ -46,7 +46,7 @@ def unit_bytes(unit_id: str) -> bytes:
 def node_bytes(node_id: int) -> bytes:
     """The node id as 32 big-endian bytes. Raises `Malformed` outside uint256."""
     if not 0 <= node_id <= NODE_ID_MAX:
-        raise Malformed(f"node id {node_id}: expected 0 to 2^256 - 1")
+        raise Malformed(f"node id of {node_id.bit_length()} bits: expected 0 to 2^256 - 1")
     return node_id.to_bytes(32, "big")
 
 

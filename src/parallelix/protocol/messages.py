@@ -11,6 +11,8 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
+from parallelix.protocol.canonical import Count
+from parallelix.protocol.encoding import whole
 from parallelix.protocol.work import Usage
 
 SLOTS_MAX = 256
@@ -35,9 +37,10 @@ HEADER_OFFSET = "x-parallelix-offset"
 
 ShortText: TypeAlias = Annotated[str, Meta(max_length=128)]
 LongText: TypeAlias = Annotated[str, Meta(max_length=4096)]
-Digest: TypeAlias = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
-AttemptText: TypeAlias = Annotated[str, Meta(pattern="^att_[0-9a-f]{32}$")]
-Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**53 - 1)]
+Digest: TypeAlias = Annotated[str, whole("[0-9a-f]{64}")]
+AttemptText: TypeAlias = Annotated[str, whole("att_[0-9a-f]{32}")]
+NodeText: TypeAlias = Annotated[str, whole("0|[1-9][0-9]{0,77}")]
+"""A node id in decimal, without leading zeros."""
 
 Features: TypeAlias = Annotated[tuple[ShortText, ...], Meta(max_length=32)]
 
@@ -71,7 +74,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What a node can do, signed by hash at attach. `nonce` and `issued_at` make every attach a new session."""
 
     version: Literal[1] = 1
-    node_id: Annotated[str, Meta(pattern="^[0-9]{1,78}$")]
+    node_id: NodeText
     chain_id: Count
     mode: Literal["gpu", "cpu"]
     hardware_tier: Annotated[int, Meta(ge=1, le=4)]
@@ -94,8 +97,8 @@ class Attach(msgspec.Struct, frozen=True, kw_only=True):
     """`manifest` is the JSON text itself, because its bytes are what was hashed and signed."""
 
     manifest: Annotated[str, Meta(max_length=OPERATOR_BODY_BYTES_MAX)]
-    public_key: Annotated[str, Meta(pattern="^0x[0-9a-f]{128}$")]
-    signature: Annotated[str, Meta(pattern="^0x[0-9a-f]{130}$")]
+    public_key: Annotated[str, whole("0x[0-9a-f]{128}")]
+    signature: Annotated[str, whole("0x[0-9a-f]{130}")]
 
 
 class Attached(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,16 +7,18 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from parallelix.protocol.encoding import whole
+
 MINIMUM_STAKE_WEI = 50_000 * 10**18
 
 
 class Registration(msgspec.Struct, frozen=True, kw_only=True):
     """`stake_wei` is a decimal string; `cooldown_ends_at` is Unix seconds, 0 while the stake is active."""
 
-    node_id: Annotated[str, Meta(pattern="^[0-9]{1,78}$")]
-    owner: Annotated[str, Meta(pattern="^0x[0-9a-fA-F]{40}$")]
-    stake_wei: Annotated[str, Meta(pattern="^[0-9]{1,78}$")]
+    node_id: Annotated[str, whole("0|[1-9][0-9]{0,77}")]
+    owner: Annotated[str, whole("0x[0-9a-fA-F]{40}")]
+    stake_wei: Annotated[str, whole("0|[1-9][0-9]{0,77}")]
     hardware_tier: Annotated[int, Meta(ge=1, le=4)]
-    node_key_hash: Annotated[str, Meta(pattern="^0x[0-9a-f]{64}$")]
+    node_key_hash: Annotated[str, whole("0x[0-9a-f]{64}")]
     state: Literal["active", "cooling", "retired"]
     cooldown_ends_at: Annotated[int, Meta(ge=0)] = 0

@@ -14,6 +14,7 @@ from Crypto.Hash import keccak
 
 from parallelix.protocol.errors import BadSignature
 
+SECRET_BYTES = 32
 SIGNATURE_BYTES = 65
 CURVE_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 HALF_ORDER = CURVE_ORDER // 2
@@ -73,6 +74,9 @@ class NodeKey:
     """A secp256k1 private key. Prints as its address, never as the secret."""
 
     def __init__(self, secret: bytes) -> None:
+        """Raises `ValueError` unless `secret` is 32 bytes, above 0 and below the curve order."""
+        if len(secret) != SECRET_BYTES:
+            raise ValueError(f"node key: {len(secret)} bytes, expected {SECRET_BYTES}")
         self._key = coincurve.PrivateKey(secret)
         self.public_key = self._key.public_key.format(compressed=False)[1:]
         self.key_hash = public_key_hash(self.public_key)
