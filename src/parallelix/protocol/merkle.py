@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from parallelix.protocol.errors import Malformed
 
 EMPTY_ROOT = hashlib.sha256(b"").digest()
+HASH_BYTES = 32
 PROOF_HASHES_MAX = 64
 """A tree of 2^64 leaves; nobody has more."""
 
@@ -26,30 +27,45 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 
 def root(record_hashes: Sequence[bytes]) -> bytes:
     """The root over record hashes in chain order; of nothing, SHA-256 of nothing."""
-    if not record_hashes:
-        return EMPTY_ROOT
-    return _level_up([leaf_hash(each) for each in record_hashes])[-1][0]
+    return Tree(record_hashes).root
 
 
 def proof(record_hashes: Sequence[bytes], index: int) -> list[bytes]:
     """The siblings from the leaf to the root, lowest first."""
-    assert 0 <= index < len(record_hashes), (index, len(record_hashes))
-    siblings: list[bytes] = []
-    for level in _level_up([leaf_hash(each) for each in record_hashes])[:-1]:
-        sibling = index ^ 1
-        if sibling < len(level):
-            siblings.append(level[sibling])
-        index //= 2
-    return siblings
+    return Tree(record_hashes).proof(index)
+
+
+class Tree:
+    """All levels of one tree, for whoever gives out many proofs: building is linear, each proof logarithmic."""
+
+    def __init__(self, record_hashes: Sequence[bytes]) -> None:
+        self._levels = _level_up([leaf_hash(each) for each in record_hashes])
+
+    @property
+    def root(self) -> bytes:
+        return self._levels[-1][0] if self._levels[0] else EMPTY_ROOT
+
+    def proof(self, index: int) -> list[bytes]:
+        """The siblings from leaf `index` to the root, lowest first."""
+        assert 0 <= index < len(self._levels[0]), (index, len(self._levels[0]))
+        siblings: list[bytes] = []
+        for level in self._levels[:-1]:
+            sibling = index ^ 1
+            if sibling < len(level):
+                siblings.append(level[sibling])
+            index //= 2
+        return siblings
 
 
 def root_from_proof(record_hash: bytes, *, index: int, count: int, siblings: Sequence[bytes]) -> bytes:
     """The root that follows if `record_hash` is leaf `index` of `count`. Raises `Malformed` for a proof that no such
     tree has."""
+    if count.bit_length() > PROOF_HASHES_MAX or len(siblings) > PROOF_HASHES_MAX:
+        raise Malformed(f"proof: {len(siblings)} hashes, or a count of {count.bit_length()} bits: at most 64 of each")
     if not 0 <= index < count:
         raise Malformed(f"proof: index {index} lies outside a tree of {count} leaves")
-    if len(siblings) > PROOF_HASHES_MAX:
-        raise Malformed(f"proof: {len(siblings)} hashes, at most {PROOF_HASHES_MAX}")
+    if len(record_hash) != HASH_BYTES or any(len(each) != HASH_BYTES for each in siblings):
+        raise Malformed(f"proof: a hash that is not {HASH_BYTES} bytes long")
     current, width = leaf_hash(record_hash), count
     remaining = iter(siblings)
     try:
