@@ -1,7 +1,7 @@
 """The chain of records: one `ExecutionRecord` for each verified execution, each naming the hash of the one before.
 
-Nothing in the chain is ever edited. A record says nothing that identifies a node, a prompt or an answer: hashes of those
-are salted, and the proof of execution appears only as its commitment.
+Nothing in the chain is ever edited. A record says nothing that identifies a node, a prompt or an answer: hashes of
+those are salted, and the proof of execution appears only as its commitment.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Literal
 import msgspec
 
 from parallelix.protocol import canonical
+from parallelix.protocol.canonical import Count
 from parallelix.protocol.encoding import from_hex, to_hex
 from parallelix.protocol.errors import Malformed
 from parallelix.protocol.work import Usage
@@ -26,7 +27,7 @@ class ExecutionRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     version: Literal[1] = 1
     kind: Literal["execution"] = "execution"
-    sequence: int
+    sequence: Count
     previous_hash: str
     request_id: str
     workload_class: str
@@ -35,10 +36,10 @@ class ExecutionRecord(msgspec.Struct, frozen=True, kw_only=True):
     result_hash: str
     poe_commitment: str
     usage: Usage
-    epoch: int
-    rate: int
-    started_at: int
-    finished_at: int
+    epoch: Count
+    rate: Count
+    started_at: Count
+    finished_at: Count
 
 
 class BrokenChain(Malformed):
@@ -60,9 +61,17 @@ def record_hash_bytes(record: ExecutionRecord) -> bytes:
 
 
 def verify_chain(
-    records: Iterable[ExecutionRecord], *, previous_hash: str = GENESIS_HASH, first_sequence: int = 0
+    records: Iterable[ExecutionRecord],
+    *,
+    previous_hash: str = GENESIS_HASH,
+    first_sequence: int = 0,
+    head_hash: str | None = None,
 ) -> str:
-    """Walks the records in order and gives the last one's hash. Raises `BrokenChain` at the first that does not fit."""
+    """Walks the records in order and gives the last one's hash. Raises `BrokenChain` at the first that does not fit.
+
+    The records alone cannot show that the last one was edited or that some are missing at the end: give the head that
+    the chain must have, such as a batch's, as `head_hash`.
+    """
     head, expected = previous_hash, first_sequence
     for record in records:
         if record.sequence != expected:
@@ -72,18 +81,20 @@ def verify_chain(
                 record.sequence, f"previous_hash is {record.previous_hash}, but the chain stands at {head}"
             )
         head, expected = record_hash(record), expected + 1
+    if head_hash is not None and head != head_hash:
+        raise BrokenChain(expected, f"the chain ends here at {head}, but its head must be {head_hash}")
     return head
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """A run of records committed together. `previous_hash` is the head before it, `head_hash` the hash of its last."""
 
-    number: int
+    number: Count
     previous_hash: str
     head_hash: str
-    first: int
-    last: int
-    count: int
+    first: Count
+    last: Count
+    count: Count
     merkle_root: str
 
     def root_bytes(self) -> bytes:
