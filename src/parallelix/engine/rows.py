@@ -18,7 +18,10 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RequestRow(Row, frozen=True, kw_only=True):
-    """Written at admission, when a cancel is asked for, and at the end. What happens between is in its attempts."""
+    """Written at admission and at the end. What happens between is in its attempts.
+
+    `record_sequence` is -1 without a record. The charge has posted once a confirmed batch covers `record_sequence`.
+    """
 
     table: ClassVar[str] = "requests"
     key: ClassVar[tuple[str, ...]] = ("request_id",)
@@ -48,7 +51,6 @@ class RequestRow(Row, frozen=True, kw_only=True):
     prompt_tokens: int
     completion_tokens: int
     record_sequence: int
-    settled: bool
     idempotency_key: str
     fingerprint: str
 

@@ -1,0 +1,283 @@
+"""Who can do what, and who is free: the nodes, indexed so that a match costs the same at 100 nodes and at 100,000.
+
+Nodes that can do the same work (class, weights, tier, context, features) form a group. Inside a group the free ones
+stand in order of measured speed, so the smallest that clears a deadline is one bisection away.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from sortedcontainers import SortedList
+
+from parallelix.engine.settings import EngineSettings
+from parallelix.protocol.messages import Manifest
+from parallelix.protocol.registry import Registration
+
+SPEED_WEIGHT = 0.3
+"""How much the newest measurement counts: three or four units forget a cold start."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """What a unit asks of a node. `tokens` within `deadline_ms` is the speed it needs."""
+
+    workload_class: str
+    digests: tuple[str, ...]
+    tier: int
+    context_tokens: int
+    features: frozenset[str]
+    tokens: int
+    deadline_ms: int
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens * 1000 / self.deadline_ms
+
+
+@dataclass(slots=True)
+class Group:
+    """Nodes of one kind. `capable` counts the eligible ones, free or busy; the two lists hold the free ones."""
+
+    tier: int
+    context_tokens: int
+    features: frozenset[str]
+    capable: set[int] = field(default_factory=set[int])
+    unmeasured: OrderedDict[int, None] = field(default_factory=OrderedDict[int, None])
+    measured: SortedList[tuple[float, int]] = field(default_factory=SortedList)
+
+    def suits(self, need: Need) -> bool:
+        return self.tier >= need.tier and self.context_tokens >= need.context_tokens and self.features >= need.features
+
+    def slowest_that_clears(self, need: Need, excluded: frozenset[int]) -> tuple[float, int] | None:
+        speeds = self.measured
+        for at in range(speeds.bisect_left((need.tokens_per_second, -1)), len(speeds)):
+            if speeds[at][1] not in excluded:
+                return speeds[at]
+        return None
+
+    def any_unmeasured(self, excluded: frozenset[int]) -> int | None:
+        return next((node_id for node_id in self.unmeasured if node_id not in excluded), None)
+
+
+@dataclass(slots=True)
+class Node:
+    """One attached node. `reserved` holds the attempts that occupy its slots."""
+
+    node_id: int
+    session: str
+    manifest: Manifest
+    manifest_json: str
+    public_key: str
+    issued_at: int
+    attached_at: int
+    registration: Registration | None
+    last_seen: int = 0
+    last_heartbeat_ms: int = 0
+    online: bool = False
+    paused: bool = False
+    removed_until: int = 0
+    reserved: set[str] = field(default_factory=set[str])
+    speeds: dict[str, float] = field(default_factory=dict[str, float])
+    rejections: deque[int] = field(default_factory=deque[int])
+    places: list[tuple[Group, str]] = field(default_factory=list[tuple[Group, str]])
+
+    @property
+    def tier(self) -> int:
+        """What it may serve: never more than the stake was registered for, nor than the machine has."""
+        registered = self.registration.hardware_tier if self.registration else 0
+        return min(registered, self.manifest.hardware_tier)
+
+    @property
+    def slots_free(self) -> int:
+        return self.manifest.slots - len(self.reserved)
+
+    @property
+    def registered(self) -> bool:
+        return self.registration is not None and self.registration.state == "active"
+
+
+class Pool:
+    """All attached nodes. A penalised node stands aside and serves only what nobody else can."""
+
+    def __init__(self, settings: EngineSettings, digests: Iterable[str]) -> None:
+        self._settings = settings
+        self._digests = frozenset(digests)
+        self._groups: dict[tuple[str, str], list[Group]] = {}
+        self._group_of: dict[tuple[str, str, int, int, frozenset[str]], Group] = {}
+        self._penalised: dict[int, Node] = {}
+        self.nodes: dict[int, Node] = {}
+
+    def find(self, node_id: int) -> Node | None:
+        return self.nodes.get(node_id)
+
+    def put(self, node: Node) -> None:
+        """Adds a node, or takes over a node's new session with the slots it already holds."""
+        before = self.nodes.get(node.node_id)
+        if before is not None:
+            self._take_out(before)
+        self.nodes[node.node_id] = node
+        self.refresh(node)
+
+    def refresh(self, node: Node) -> None:
+        """Brings the index up to date after anything about the node changed but its free slots."""
+        self._take_out(node)
+        if not (node.online and node.registered and not node.paused):
+            return
+        if node.removed_until:
+            self._penalised[node.node_id] = node
+            return
+        for workload_class in node.manifest.workload_classes:
+            for model in node.manifest.models:
+                if model.digest in self._digests:
+                    group = self._group(workload_class, model.digest, node.tier, model.context_tokens, model.features)
+                    if node.node_id not in group.capable:
+                        group.capable.add(node.node_id)
+                        node.places.append((group, model.digest))
+        if node.slots_free > 0:
+            self._offer_slots(node)
+
+    def reserve(self, node: Node, attempt_id: str) -> None:
+        assert node.slots_free > 0, node.node_id
+        node.reserved.add(attempt_id)
+        if node.slots_free == 0:
+            self._withhold_slots(node)
+
+    def release(self, node: Node, attempt_id: str) -> None:
+        was_full = node.slots_free <= 0
+        node.reserved.discard(attempt_id)
+        if was_full and node.slots_free > 0 and node.places:
+            self._offer_slots(node)
+
+    def measure(self, node: Node, digest: str, tokens_per_second: float) -> None:
+        """Takes a new end-to-end speed into the running average."""
+        before = node.speeds.get(digest)
+        after = tokens_per_second if before is None else before + SPEED_WEIGHT * (tokens_per_second - before)
+        free = node.slots_free > 0
+        for group, group_digest in node.places:
+            if free and group_digest == digest:
+                _leave(group, node.node_id, before)
+        node.speeds[digest] = after
+        for group, group_digest in node.places:
+            if free and group_digest == digest:
+                _join(group, node.node_id, after)
+
+    def match(self, need: Need, excluded: frozenset[int]) -> Node | None:
+        """The smallest qualifying free node: lowest tier first, in it whoever has not been measured yet, then the
+        slowest that clears the deadline. Reputation, the fourth signal, is 1.0 for everyone."""
+        groups = [group for group in self._groups_for(need) if group.suits(need)]
+        for tier in sorted({group.tier for group in groups}):
+            of_tier = [group for group in groups if group.tier == tier]
+            for group in of_tier:
+                newcomer = group.any_unmeasured(excluded)
+                if newcomer is not None:
+                    return self.nodes[newcomer]
+            clearing = [found for group in of_tier if (found := group.slowest_that_clears(need, excluded))]
+            if clearing:
+                return self.nodes[min(clearing)[1]]
+        if not any(group.capable - excluded for group in groups):
+            return self._least_bad(need, excluded)
+        return None
+
+    def capable_nodes(self, need: Need, excluded: frozenset[int] = frozenset()) -> int:
+        """How many eligible nodes could do it, were they free."""
+        return sum(len(group.capable) for group in self._groups_for(need) if group.suits(need)) - sum(
+            1
+            for node_id in excluded
+            if any(node_id in group.capable for group in self._groups_for(need) if group.suits(need))
+        )
+
+    def has_free_slot(self, need: Need, excluded: frozenset[int] = frozenset()) -> bool:
+        """Whether some capable node is free, fast enough or not."""
+        for group in self._groups_for(need):
+            if group.suits(need):
+                if group.any_unmeasured(excluded) is not None:
+                    return True
+                if any(node_id not in excluded for _, node_id in group.measured):
+                    return True
+        return False
+
+    def slots(self, need: Need) -> tuple[int, int]:
+        """(all, free) slots of the nodes that could do it."""
+        nodes = {node_id for group in self._groups_for(need) if group.suits(need) for node_id in group.capable}
+        return (
+            sum(self.nodes[node_id].manifest.slots for node_id in nodes),
+            sum(self.nodes[node_id].slots_free for node_id in nodes),
+        )
+
+    def serves(self, node: Node) -> set[tuple[str, str]]:
+        """(workload class, weights) pairs that the node is indexed for."""
+        return {
+            (workload_class, digest)
+            for workload_class in node.manifest.workload_classes
+            for digest in {model.digest for model in node.manifest.models} & self._digests
+        }
+
+    def penalised(self) -> list[Node]:
+        return list(self._penalised.values())
+
+    def _groups_for(self, need: Need) -> Iterator[Group]:
+        for digest in need.digests:
+            yield from self._groups.get((need.workload_class, digest), ())
+
+    def _least_bad(self, need: Need, excluded: frozenset[int]) -> Node | None:
+        candidates = [
+            node
+            for node in self._penalised.values()
+            if node.node_id not in excluded and node.slots_free > 0 and self._can(node, need)
+        ]
+        return min(candidates, key=lambda node: (len(node.rejections), node.node_id), default=None)
+
+    def _can(self, node: Node, need: Need) -> bool:
+        return (
+            node.tier >= need.tier
+            and need.workload_class in node.manifest.workload_classes
+            and any(
+                model.digest in need.digests
+                and model.context_tokens >= need.context_tokens
+                and need.features <= frozenset(model.features)
+                for model in node.manifest.models
+            )
+        )
+
+    def _group(
+        self, workload_class: str, digest: str, tier: int, context_tokens: int, features: tuple[str, ...]
+    ) -> Group:
+        key = (workload_class, digest, tier, context_tokens, frozenset(features))
+        group = self._group_of.get(key)
+        if group is None:
+            group = Group(tier=tier, context_tokens=context_tokens, features=key[4])
+            self._group_of[key] = group
+            self._groups.setdefault((workload_class, digest), []).append(group)
+        return group
+
+    def _offer_slots(self, node: Node) -> None:
+        for group, digest in node.places:
+            _join(group, node.node_id, node.speeds.get(digest))
+
+    def _withhold_slots(self, node: Node) -> None:
+        for group, digest in node.places:
+            _leave(group, node.node_id, node.speeds.get(digest))
+
+    def _take_out(self, node: Node) -> None:
+        self._penalised.pop(node.node_id, None)
+        for group, digest in node.places:
+            group.capable.discard(node.node_id)
+            _leave(group, node.node_id, node.speeds.get(digest))
+        node.places.clear()
+
+
+def _join(group: Group, node_id: int, speed: float | None) -> None:
+    if speed is None:
+        group.unmeasured[node_id] = None
+    else:
+        group.measured.add((speed, node_id))
+
+
+def _leave(group: Group, node_id: int, speed: float | None) -> None:
+    if speed is None:
+        group.unmeasured.pop(node_id, None)
+    else:
+        group.measured.discard((speed, node_id))

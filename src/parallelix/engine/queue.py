@@ -1,0 +1,81 @@
+"""Work that waits for a candidate, in order: Urgent before Expedited before Standard, small before large, and old
+before new, so that nothing starves.
+
+The order is one number fixed at admission: the time, plus what the priority and the size cost. It never has to be
+recomputed, because everybody ages at the same rate.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from sortedcontainers import SortedList
+
+from parallelix.engine.catalogue import Priority
+from parallelix.engine.settings import EngineSettings
+
+
+def queue_key(settings: EngineSettings, *, admitted_at: int, priority: Priority, complexity_tokens: int) -> int:
+    """Virtual milliseconds; the smallest goes first."""
+    age_ms = {"urgent": 0, "expedited": settings.expedited_age_ms, "standard": settings.standard_age_ms}[priority]
+    size_ms = min(complexity_tokens // settings.complexity_tokens_per_ms, settings.complexity_age_ms_max)
+    return admitted_at + age_ms + size_ms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lane:
+    """Requests that the same nodes can serve wait in one lane."""
+
+    workload_class: str
+    model: str
+    tier: int
+    features: frozenset[str]
+
+
+class Queue:
+    def __init__(self) -> None:
+        self._lanes: dict[Lane, SortedList[tuple[int, str]]] = {}
+        self._of_model: dict[tuple[str, str], set[Lane]] = {}
+        self._entries: dict[str, tuple[Lane, tuple[int, str]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, request_id: str) -> bool:
+        return request_id in self._entries
+
+    def add(self, request_id: str, lane: Lane, key: int) -> None:
+        assert request_id not in self._entries, request_id
+        entry = (key, request_id)
+        if lane not in self._lanes:
+            self._lanes[lane] = SortedList()
+            self._of_model.setdefault((lane.workload_class, lane.model), set()).add(lane)
+        self._lanes[lane].add(entry)
+        self._entries[request_id] = (lane, entry)
+
+    def discard(self, request_id: str) -> None:
+        found = self._entries.pop(request_id, None)
+        if found is None:
+            return
+        lane, entry = found
+        waiting = self._lanes[lane]
+        waiting.remove(entry)
+        if not waiting:
+            del self._lanes[lane]
+            self._of_model[(lane.workload_class, lane.model)].discard(lane)
+
+    def position(self, request_id: str) -> int:
+        """How many of its lane stand before it."""
+        lane, entry = self._entries[request_id]
+        return self._lanes[lane].bisect_left(entry)
+
+    def waiting(self, workload_class: str, model: str) -> int:
+        return sum(len(self._lanes[lane]) for lane in self._of_model.get((workload_class, model), ()))
+
+    def first(self, pairs: Iterable[tuple[str, str]], *, tier: int, limit: int) -> list[str]:
+        """The first `limit` requests, best first, that a node of `tier` with these (class, model) pairs may serve."""
+        lanes = [self._lanes[lane] for pair in pairs for lane in self._of_model.get(pair, ()) if lane.tier <= tier]
+        merged: Iterator[tuple[int, str]] = heapq.merge(*lanes)
+        return [request_id for (_, request_id), _ in zip(merged, range(limit), strict=False)]

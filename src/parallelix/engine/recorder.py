@@ -1,0 +1,115 @@
+"""The chain of execution records and its batches. Nothing here is ever edited."""
+
+from __future__ import annotations
+
+from parallelix.engine.rows import BatchRow, RecordRow
+from parallelix.protocol import canonical, merkle
+from parallelix.protocol.encoding import from_hex, to_hex
+from parallelix.protocol.records import GENESIS_HASH, Batch, ExecutionRecord, record_hash
+
+
+class Recorder:
+    """`head_hash` is the hash of the last record, `sequence` the next one's number."""
+
+    def __init__(self) -> None:
+        self.sequence = 0
+        self.head_hash = GENESIS_HASH
+        self.batches_closed = 0
+        self.unconfirmed: dict[int, Batch] = {}
+        self.confirmed_through = -1
+        """The last sequence that a confirmed batch covers."""
+        self.batches_confirmed = 0
+        self._open: list[bytes] = []
+        self._open_first = 0
+        self._open_previous = GENESIS_HASH
+        self.opened_at = 0
+
+    @property
+    def open_count(self) -> int:
+        return len(self._open)
+
+    def append(self, record: ExecutionRecord, *, now: int) -> RecordRow:
+        """Adds the next record. `record` names the present head and sequence."""
+        assert record.sequence == self.sequence and record.previous_hash == self.head_hash, record
+        digest = record_hash(record)
+        if not self._open:
+            self._open_first, self._open_previous, self.opened_at = self.sequence, self.head_hash, now
+        self._open.append(from_hex(digest, name="record_hash", length_bytes=32))
+        self.sequence, self.head_hash = self.sequence + 1, digest
+        return RecordRow(
+            sequence=record.sequence,
+            record_hash=digest,
+            request_id=record.request_id,
+            body=canonical.encode(record),
+        )
+
+    def close(self, *, now: int) -> tuple[Batch, BatchRow] | None:
+        """Closes the open batch, if it holds anything."""
+        if not self._open:
+            return None
+        batch = Batch(
+            number=self.batches_closed,
+            previous_hash=self._open_previous,
+            head_hash=self.head_hash,
+            first=self._open_first,
+            last=self.sequence - 1,
+            count=len(self._open),
+            merkle_root=to_hex(merkle.root(self._open)),
+        )
+        self._open = []
+        self.batches_closed += 1
+        self.unconfirmed[batch.number] = batch
+        return batch, batch_row(batch, closed_at=now)
+
+    def confirm(self, number: int, *, reference: str, closed_at: int, now: int) -> tuple[Batch, BatchRow] | None:
+        """Marks a batch as anchored. Batches are confirmed in order; a repeat changes nothing."""
+        if number not in self.unconfirmed or number != min(self.unconfirmed):
+            return None
+        batch = self.unconfirmed.pop(number)
+        self.confirmed_through = batch.last
+        self.batches_confirmed += 1
+        return batch, batch_row(batch, closed_at=closed_at, confirmed_at=now, reference=reference)
+
+    def restore(self, batches: list[Batch], confirmed: set[int], records: list[tuple[int, str]], now: int) -> None:
+        """Rebuilds from the stored batches (the last ones at least) and the (sequence, hash) of unbatched records."""
+        for batch in sorted(batches, key=lambda each: each.number):
+            self.batches_closed = batch.number + 1
+            self.sequence, self.head_hash = batch.last + 1, batch.head_hash
+            if batch.number in confirmed:
+                self.confirmed_through = batch.last
+                self.batches_confirmed = batch.number + 1
+            else:
+                self.unconfirmed[batch.number] = batch
+        for sequence, digest in sorted(records):
+            assert sequence == self.sequence, (sequence, self.sequence)
+            if not self._open:
+                self._open_first, self._open_previous, self.opened_at = sequence, self.head_hash, now
+            self._open.append(from_hex(digest, name="record_hash", length_bytes=32))
+            self.sequence, self.head_hash = sequence + 1, digest
+
+
+def batch_row(batch: Batch, *, closed_at: int, confirmed_at: int = 0, reference: str = "") -> BatchRow:
+    return BatchRow(
+        number=batch.number,
+        previous_hash=batch.previous_hash,
+        head_hash=batch.head_hash,
+        first=batch.first,
+        last=batch.last,
+        count=batch.count,
+        merkle_root=batch.merkle_root,
+        closed_at=closed_at,
+        confirmed_at=confirmed_at,
+        reference=reference,
+    )
+
+
+def batch_of(row: BatchRow) -> Batch:
+    return Batch(
+        number=row.number,
+        previous_hash=row.previous_hash,
+        head_hash=row.head_hash,
+        first=row.first,
+        last=row.last,
+        count=row.count,
+        merkle_root=row.merkle_root,
+    )
