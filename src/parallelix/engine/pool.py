@@ -37,6 +37,10 @@ class Need:
         return self.tokens * 1000 / self.deadline_ms
 
 
+def _speeds() -> SortedList[tuple[float, int]]:
+    return SortedList()
+
+
 @dataclass(slots=True)
 class Group:
     """Nodes of one kind. `capable` counts the eligible ones, free or busy; the two lists hold the free ones."""
@@ -46,7 +50,7 @@ class Group:
     features: frozenset[str]
     capable: set[int] = field(default_factory=set[int])
     unmeasured: OrderedDict[int, None] = field(default_factory=OrderedDict[int, None])
-    measured: SortedList[tuple[float, int]] = field(default_factory=SortedList)
+    measured: SortedList[tuple[float, int]] = field(default_factory=_speeds)
 
     def suits(self, need: Need) -> bool:
         return self.tier >= need.tier and self.context_tokens >= need.context_tokens and self.features >= need.features

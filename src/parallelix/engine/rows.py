@@ -18,7 +18,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RequestRow(Row, frozen=True, kw_only=True):
-    """Written at admission and at the end. What happens between is in its attempts.
+    """Written at admission, when a cancel is asked for, and at the end. What happens between is in its attempts.
 
     `record_sequence` is -1 without a record. The charge has posted once a confirmed batch covers `record_sequence`.
     """
@@ -44,6 +44,7 @@ class RequestRow(Row, frozen=True, kw_only=True):
     completion_tokens_max: int
     features: str
     attached: bool
+    cancelling: bool
     prompt_price_wei: str
     completion_price_wei: str
     hold_wei: str

@@ -1,0 +1,212 @@
+"""What the engine remembers while it is open: requests with their attempts, and API keys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from parallelix.engine.catalogue import Price, Priority
+from parallelix.engine.lifecycle import (
+    COUNTED_ATTEMPTS,
+    FINAL_ATTEMPT_STATES,
+    FINAL_REQUEST_STATES,
+    AttemptState,
+    RequestState,
+    require_attempt_transition,
+    require_request_transition,
+)
+from parallelix.engine.pool import Need
+from parallelix.engine.queue import Lane
+from parallelix.engine.rows import AttemptRow, KeyRow, RequestRow
+from parallelix.protocol.work import Usage
+
+
+@dataclass(slots=True, kw_only=True)
+class Attempt:
+    """One dispatch to one node. Times are Unix milliseconds, 0 for not yet."""
+
+    attempt_id: str
+    request_id: str
+    number: int
+    node_id: int
+    model_digest: str
+    state: AttemptState = AttemptState.OFFERED
+    reason: str = ""
+    dispatched_at: int
+    started_at: int = 0
+    deadline_at: int = 0
+    finished_at: int = 0
+
+    @property
+    def open(self) -> bool:
+        return self.state not in FINAL_ATTEMPT_STATES
+
+    def become(self, state: AttemptState, *, now: int, reason: str = "") -> None:
+        require_attempt_transition(self.state, state)
+        self.state, self.reason = state, reason
+        if state in FINAL_ATTEMPT_STATES:
+            self.finished_at = now
+
+    def row(self) -> AttemptRow:
+        return AttemptRow(
+            attempt_id=self.attempt_id,
+            request_id=self.request_id,
+            number=self.number,
+            node_id=str(self.node_id),
+            state=self.state.value,
+            reason=self.reason,
+            model_digest=self.model_digest,
+            dispatched_at=self.dispatched_at,
+            started_at=self.started_at,
+            deadline_at=self.deadline_at,
+            finished_at=self.finished_at,
+        )
+
+
+@dataclass(slots=True, kw_only=True)
+class Request:
+    """One request from admission until its charge has posted."""
+
+    request_id: str
+    account: str
+    key_id: str
+    workload_class: str
+    kind: str
+    model: str
+    priority: Priority
+    need: Need
+    price: Price
+    queue_ms: int
+    admitted_at: int
+    prompt_tokens_max: int
+    completion_tokens_max: int
+    hold_wei: int
+    attached: bool
+    idempotency_key: str
+    fingerprint: str
+    state: RequestState = RequestState.QUEUED
+    reason: str = ""
+    waiting_since: int = 0
+    cancelling: bool = False
+    attempts: list[Attempt] = field(default_factory=list[Attempt])
+    finished_at: int = 0
+    charge_wei: int = 0
+    usage: Usage | None = None
+    record_sequence: int = -1
+
+    @property
+    def final(self) -> bool:
+        return self.state in FINAL_REQUEST_STATES
+
+    @property
+    def lane(self) -> Lane:
+        need = self.need
+        return Lane(workload_class=need.workload_class, model=self.model, tier=need.tier, features=need.features)
+
+    @property
+    def open_attempt(self) -> Attempt | None:
+        last = self.attempts[-1] if self.attempts else None
+        return last if last is not None and last.open else None
+
+    @property
+    def failed_nodes(self) -> frozenset[int]:
+        """Nodes that had their turn with this unit; it never goes back to one of them."""
+        return frozenset(attempt.node_id for attempt in self.attempts)
+
+    def count(self, *states: AttemptState) -> int:
+        return sum(1 for attempt in self.attempts if attempt.state in states)
+
+    @property
+    def attempts_counted(self) -> int:
+        return self.count(*COUNTED_ATTEMPTS)
+
+    def become(self, state: RequestState, *, now: int, reason: str = "") -> None:
+        require_request_transition(self.state, state)
+        self.state, self.reason = state, reason
+        if state in FINAL_REQUEST_STATES:
+            self.finished_at = now
+
+    def row(self) -> RequestRow:
+        usage = self.usage or Usage(prompt_tokens=0, completion_tokens=0)
+        return RequestRow(
+            request_id=self.request_id,
+            account=self.account,
+            key_id=self.key_id,
+            workload_class=self.workload_class,
+            kind=self.kind,
+            model=self.model,
+            hardware_tier=self.need.tier,
+            priority=self.priority,
+            state=self.state.value,
+            reason=self.reason,
+            deadline_ms=self.need.deadline_ms,
+            queue_ms=self.queue_ms,
+            admitted_at=self.admitted_at,
+            finished_at=self.finished_at,
+            prompt_tokens_max=self.prompt_tokens_max,
+            completion_tokens_max=self.completion_tokens_max,
+            features=",".join(sorted(self.need.features)),
+            attached=self.attached,
+            cancelling=self.cancelling,
+            prompt_price_wei=str(self.price.prompt_wei),
+            completion_price_wei=str(self.price.completion_wei),
+            hold_wei=str(self.hold_wei),
+            charge_wei=str(self.charge_wei),
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            record_sequence=self.record_sequence,
+            idempotency_key=self.idempotency_key,
+            fingerprint=self.fingerprint,
+        )
+
+
+@dataclass(slots=True, kw_only=True)
+class ApiKey:
+    """An API key and its limits; 0 means no limit. `committed_wei` is what its open requests may still cost."""
+
+    key_id: str
+    key_hash: str
+    account: str
+    name: str
+    requests_per_minute: int
+    concurrency: int
+    budget_wei: int
+    spent_wei: int
+    created_at: int
+    expires_at: int
+    revoked_at: int
+    open_requests: int = 0
+    committed_wei: int = 0
+    tokens: float = 0.0
+    refilled_at: int = 0
+
+    def usable(self, now: int) -> bool:
+        return not self.revoked_at and (not self.expires_at or now < self.expires_at)
+
+    def take_token(self, now: int) -> float:
+        """Takes one request from the bucket, which holds a minute's worth; gives 0, or the seconds to wait."""
+        if not self.requests_per_minute:
+            return 0.0
+        if not self.refilled_at:
+            self.tokens, self.refilled_at = float(self.requests_per_minute), now
+        earned = max(0, now - self.refilled_at) * self.requests_per_minute / 60_000
+        self.tokens = min(float(self.requests_per_minute), self.tokens + earned)
+        self.refilled_at = max(now, self.refilled_at)
+        if self.tokens < 1:
+            return (1 - self.tokens) * 60 / self.requests_per_minute
+        self.tokens -= 1
+        return 0.0
+
+    def row(self) -> KeyRow:
+        return KeyRow(
+            key_id=self.key_id,
+            key_hash=self.key_hash,
+            account=self.account,
+            name=self.name,
+            requests_per_minute=self.requests_per_minute,
+            concurrency=self.concurrency,
+            budget_wei=str(self.budget_wei),
+            spent_wei=str(self.spent_wei),
+            created_at=self.created_at,
+            expires_at=self.expires_at,
+            revoked_at=self.revoked_at,
+        )

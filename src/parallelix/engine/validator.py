@@ -1,0 +1,153 @@
+"""Step 10, verify: a returned result is taken only when every one of these holds. Pure, and never in doubt: a result
+that fails is rejected outright and its unit goes elsewhere.
+
+    1 the result is the canonical encoding of a `ResultContent`
+    2 the node's personal signature is over `parallelix-node:result:<unit id>`
+    3 the proof is SHA-256(unit id ‖ result ‖ node id), rebuilt here
+    4 the RSA signature covers result, proof and the attempt's facts as the coordinator knows them
+    5 the entries are readable, their texts give the result's text, and every probability is one
+    6 the text that was streamed to the requester is the beginning of the result's text
+    7 the token counts are possible
+"""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
+from parallelix.engine.events import ExecutionFacts
+from parallelix.protocol import canonical, poe, signing, work
+from parallelix.protocol.encoding import from_base64url, from_hex, to_hex
+from parallelix.protocol.errors import Malformed, ProtocolError
+from parallelix.protocol.messages import Result, ResultDetail
+from parallelix.protocol.work import Entry, ResultContent
+
+LOGPROB_SLACK = 1e-3
+"""Runtimes round; a log-probability above this is impossible, not imprecise."""
+GAP = "\ufffd"
+"""What stands where bytes of a character were lost; entries may not concatenate there."""
+
+
+class Expected(msgspec.Struct, frozen=True, kw_only=True):
+    """What the coordinator knows of the attempt whose result this claims to be."""
+
+    chain_id: int
+    unit_id: str
+    attempt_id: str
+    attempt_number: int
+    node_id: int
+    node_public_key: bytes
+    model_digest: str
+    input_hash: bytes
+    request_salt: bytes
+    streamed_text: str
+    prompt_tokens_max: int
+
+
+class Verified(msgspec.Struct, frozen=True, kw_only=True):
+    content: ResultContent
+    content_bytes: bytes
+    entries: tuple[Entry, ...]
+    entries_bytes: bytes
+    facts: ExecutionFacts
+
+
+class Rejected(msgspec.Struct, frozen=True, kw_only=True):
+    """`code` names the check that failed: it goes into logs and to the operator."""
+
+    code: str
+    message: str
+
+
+def examine(result: Result, detail: ResultDetail, expected: Expected, poe_key: RSAPublicKey) -> Verified | Rejected:
+    """Checks a `completed` or `cancelled` result that was opened with the attempt's result key."""
+    assert result.outcome in ("completed", "cancelled"), result.outcome
+    try:
+        return _examine(result, detail, expected, poe_key)
+    except ProtocolError as error:
+        return Rejected(code=error.code, message=error.message)
+
+
+def _examine(result: Result, detail: ResultDetail, expected: Expected, poe_key: RSAPublicKey) -> Verified | Rejected:
+    content_bytes = from_base64url(detail.content, name="content")
+    entries_bytes = from_base64url(detail.entries, name="entries")
+    salt = from_base64url(detail.salt, name="salt")
+    if len(salt) != poe.SALT_BYTES:
+        return Rejected(code="malformed_poe", message=f"salt: {len(salt)} bytes, expected {poe.SALT_BYTES}")
+    try:
+        claimed = from_hex(result.poe, name="poe", length_bytes=32)
+        signature = from_hex(result.signature, name="signature", length_bytes=signing.SIGNATURE_BYTES)
+        poe_signature = from_base64url(result.poe_signature, name="poe_signature")
+    except Malformed as error:
+        return Rejected(code="malformed_poe", message=error.message)
+
+    content = canonical.decode(content_bytes, ResultContent)
+    signing.require_signer(signing.result_text(expected.unit_id), signature, expected.node_public_key)
+    rebuilt = poe.proof_of_execution(expected.unit_id, content_bytes, expected.node_id)
+    if claimed != rebuilt:
+        return Rejected(
+            code="poe_mismatch", message="poe: not SHA-256(request id ‖ result ‖ node id) of what was returned"
+        )
+    if detail.model_digest != expected.model_digest:
+        return Rejected(
+            code="wrong_model",
+            message=f"model {detail.model_digest[:16]}… answered; {expected.model_digest[:16]}… was asked",
+        )
+    facts = poe.AttemptFacts(
+        chain_id=expected.chain_id,
+        attempt_id=expected.attempt_id,
+        attempt_number=expected.attempt_number,
+        outcome="cancelled" if result.outcome == "cancelled" else "completed",
+        input_hash=to_hex(expected.input_hash),
+        model_digest=detail.model_digest,
+        usage=detail.usage,
+        entries_root=to_hex(work.entries_root(entries_bytes)),
+        salt_hash=to_hex(poe.salt_hash(salt)),
+    )
+    poe.require_signature(poe_key, poe_signature, content_bytes, rebuilt, facts)
+    entries = work.decode_entries(entries_bytes)
+    fault = _entries_fault(entries, content) or _usage_fault(detail, expected)
+    if fault is not None:
+        return fault
+    if not content.text.startswith(expected.streamed_text):
+        return Rejected(code="stream_mismatch", message="the text that was streamed is not the beginning of the result")
+    return Verified(
+        content=content,
+        content_bytes=content_bytes,
+        entries=entries,
+        entries_bytes=entries_bytes,
+        facts=ExecutionFacts(
+            usage=detail.usage,
+            entries_counted=len(entries),
+            input_hash=to_hex(expected.input_hash),
+            result_hash=to_hex(work.result_hash(expected.request_salt, content_bytes)),
+            poe_commitment=to_hex(poe.commitment(rebuilt, salt)),
+            model_digest=detail.model_digest,
+        ),
+    )
+
+
+def _entries_fault(entries: tuple[Entry, ...], content: ResultContent) -> Rejected | None:
+    text = "".join(entry.text for entry in entries)
+    if text != content.text and GAP not in text + content.text:
+        return Rejected(code="entries_mismatch", message="the entries' texts do not give the result's text")
+    for entry in entries:
+        logprobs = [logprob for _, logprob in entry.top]
+        if entry.logprob is not None:
+            logprobs.append(entry.logprob)
+        if any(not math.isfinite(each) or each > LOGPROB_SLACK for each in logprobs):
+            return Rejected(code="impossible_probability", message="entries: a log-probability is above zero")
+        if sum(math.exp(logprob) for _, logprob in entry.top) > 1 + LOGPROB_SLACK:
+            return Rejected(
+                code="impossible_probability", message="entries: the alternatives' probabilities exceed one"
+            )
+    return None
+
+
+def _usage_fault(detail: ResultDetail, expected: Expected) -> Rejected | None:
+    usage = detail.usage
+    if usage.prompt_tokens < 0 or usage.completion_tokens < 0:
+        return Rejected(code="impossible_usage", message="usage: a token count is below zero")
+    return None
