@@ -86,10 +86,11 @@ def require_private_folder(path: Path, *, owner_uid: int | None = None) -> None:
     _require_private(path, found, folder=True, owner_uid=owner_uid)
 
 
-def read_private(path: Path, *, owner_uid: int | None = None) -> bytes:
+def read_private(path: Path, *, owner_uid: int | None = None, public: bool = False) -> bytes:
     """The bytes of a private file. Raises `KeyMissing` or `KeyRefused`.
 
-    What is checked is what was opened, so nothing can be exchanged between the check and the read.
+    A `public` one holds no secret: others may read it, but not write it. What is checked is what was opened, so
+    nothing can be exchanged between the check and the read.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -101,7 +102,7 @@ def read_private(path: Path, *, owner_uid: int | None = None) -> bytes:
         raise KeyRefused(f"{path}: cannot be opened ({error.strerror}); it must be yours, with mode 0600") from error
     with os.fdopen(descriptor, "rb") as file:
         found = os.fstat(descriptor)
-        _require_private(path, found, folder=False, owner_uid=owner_uid)
+        _require_private(path, found, folder=False, owner_uid=owner_uid, forbidden=0o022 if public else 0o077)
         if found.st_size > PRIVATE_FILE_BYTES_MAX:
             raise KeyRefused(
                 f"{path}: {found.st_size} bytes, at most {PRIVATE_FILE_BYTES_MAX}; it is not a file of ours"
@@ -184,7 +185,9 @@ def holder(home: Home) -> str | None:
     return None
 
 
-def _require_private(path: Path, found: os.stat_result, *, folder: bool, owner_uid: int | None) -> None:
+def _require_private(
+    path: Path, found: os.stat_result, *, folder: bool, owner_uid: int | None, forbidden: int = 0o077
+) -> None:
     wanted, mode_wanted = ("folder", FOLDER_MODE) if folder else ("regular file", FILE_MODE)
     owner = os.geteuid() if owner_uid is None else owner_uid
     if stat.S_ISLNK(found.st_mode):
@@ -196,8 +199,7 @@ def _require_private(path: Path, found: os.stat_result, *, folder: bool, owner_u
             f"{path}: belongs to user {found.st_uid}, must belong to user {owner}; run: chown {owner} {path}"
         )
     mode = stat.S_IMODE(found.st_mode)
-    if mode & 0o077:
+    if mode & forbidden:
         raise KeyRefused(
-            f"{path}: mode {mode:04o} lets others in, must be {mode_wanted:04o}; "
-            f"run: chmod {mode_wanted:o} {path} (and `init --force` if others may have read it)"
+            f"{path}: mode {mode:04o} lets others in, must be {mode_wanted:04o}; run: chmod {mode_wanted:o} {path}"
         )

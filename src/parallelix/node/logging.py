@@ -109,6 +109,7 @@ def format_line(unix_seconds: float, event: str, fields: MutableMapping[str, Any
 
 
 def _bound_level(_logger: Any, method: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    fields.pop("exc_info", None)
     if method not in ("info", "debug"):
         fields["level"] = "error" if method == "exception" else method
     return fields

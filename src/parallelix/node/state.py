@@ -173,7 +173,7 @@ class StateMachine:
             self._stored = msgspec.structs.replace(
                 self._stored, state=after, node_id=str(self._node_id), changed_at=self._now_ms(), reason=reason[:512]
             )
-            # Idle and running alternate with every request, and a daemon that starts anew is idle whatever the file says.
+            # Idle and running alternate with every request, and a new daemon begins idle whatever the file says.
             write(self._home, self._stored, durable=not {before, after} <= _ACTIVE)
         return after
 

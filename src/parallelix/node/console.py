@@ -1,0 +1,130 @@
+"""What commands print: plain lines that read well at 80 columns, coloured only on a terminal.
+
+Symbols: `//` headings, `·` facts, `✓` done, `●` live, `!` warnings, `✗` refusals. NO_COLOR and TERM=dumb switch colour
+off, FORCE_COLOR on. Errors go to standard error; `--json` puts one object (or one a line) on standard output instead.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterable
+from typing import TextIO
+
+import msgspec
+
+PIPE_COLUMNS = 10_000
+"""Into a pipe nothing is broken, so that `grep` finds label and value on one line."""
+
+_COLOURS = {"//": "2", "✓": "32", "●": "32", "!": "33", "✗": "31"}
+_CLEAR_LINE = "\r\x1b[2K"
+
+
+class Console:
+    """One command's output. Not a global: `main` makes it, a test makes its own."""
+
+    def __init__(self, out: TextIO, err: TextIO, *, json: bool = False) -> None:
+        self.json = json
+        self._out = out
+        self._err = err
+        self._live = ""
+        self.interactive = out.isatty() and not json and os.environ.get("TERM") != "dumb"
+        self._colour = _wants_colour(out)
+        self._error_colour = _wants_colour(err)
+
+    @classmethod
+    def standard(cls, *, json: bool) -> Console:
+        for stream in (sys.stdout, sys.stderr):
+            # A terminal in the C locale shows ? for a symbol rather than ending the command.
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="replace")  # pyright: ignore[reportUnknownMemberType, reportAttributeAccessIssue]
+        return cls(sys.stdout, sys.stderr, json=json)
+
+    @property
+    def columns(self) -> int:
+        if self._out.isatty() or os.environ.get("COLUMNS", "").isdecimal():
+            return max(40, shutil.get_terminal_size().columns)
+        return PIPE_COLUMNS
+
+    def heading(self, text: str) -> None:
+        self._print("//", text)
+
+    def fact(self, label: str, value: str, *, label_columns: int) -> None:
+        """`· label   value`; a value that does not fit goes whole onto a line of its own, so it can be copied."""
+        for line in two_columns(f"· {label}", value, label_columns=label_columns + 2, columns=self.columns):
+            self.plain(line)
+
+    def done(self, text: str) -> None:
+        self._print("✓", text)
+
+    def warn(self, text: str) -> None:
+        self._print("!", text)
+
+    def cross(self, text: str) -> None:
+        self._print("✗", text)
+
+    def plain(self, text: str) -> None:
+        if not self.json:
+            self._end_live()
+            print(text, file=self._out, flush=True)
+
+    def live(self, text: str) -> None:
+        """One line that is written over as things change; only on a terminal."""
+        if self.interactive:
+            self._live = text
+            shown = text[: self.columns - 3]
+            print(_CLEAR_LINE + _coloured("●", self._colour) + " " + shown, end="", file=self._out, flush=True)
+
+    def value(self, value: msgspec.Struct) -> None:
+        """The answer to --json: one object on one line."""
+        if self.json:
+            print(msgspec.json.encode(value).decode(), file=self._out, flush=True)
+
+    def error(self, code: str, message: str) -> None:
+        self._end_live()
+        if self.json:
+            print(msgspec.json.encode({"error": code, "message": message}).decode(), file=self._err, flush=True)
+        else:
+            print(f"{_coloured('✗', self._error_colour)} {code}: {message}", file=self._err, flush=True)
+
+    def note(self, text: str) -> None:
+        """Something a person should know, kept out of what a script reads."""
+        self._end_live()
+        print(f"{_coloured('!', self._error_colour)} {text}", file=self._err, flush=True)
+
+    def _print(self, symbol: str, text: str) -> None:
+        for index, line in enumerate(wrapped(text, columns=self.columns - len(symbol) - 1)):
+            lead = _coloured(symbol, self._colour) if index == 0 else " " * len(symbol)
+            self.plain(f"{lead} {line}")
+
+    def _end_live(self) -> None:
+        if self._live:
+            self._live = ""
+            print(file=self._out, flush=True)
+
+
+def two_columns(label: str, value: str, *, label_columns: int, columns: int) -> Iterable[str]:
+    line = f"{label:<{label_columns}} {value}"
+    if len(line) <= columns:
+        return [line]
+    return [label, *(f"   {part}" for part in wrapped(value, columns=columns - 3))]
+
+
+def wrapped(text: str, *, columns: int) -> list[str]:
+    """Broken at spaces only: paths, hashes and URLs stay whole."""
+    import textwrap
+
+    return textwrap.wrap(text, max(20, columns), break_long_words=False, break_on_hyphens=False) or [""]
+
+
+def _wants_colour(stream: TextIO) -> bool:
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _coloured(symbol: str, colour: bool) -> str:
+    return f"\x1b[{_COLOURS[symbol]}m{symbol}\x1b[0m" if colour and symbol in _COLOURS else symbol
