@@ -122,7 +122,7 @@ class Engine:
         }
 
     def step(self, event: events.Event, now: int, random_bytes: RandomBytes) -> Step:
-        """Decides one event at Unix millisecond `now`; the same state, event, time and randomness give the same step."""
+        """Decides one event at Unix millisecond `now`. Same state, event, time and randomness: same step."""
         # A clock that is set back must not undo a deadline that has passed.
         self._now = max(now, self._now)
         self._random = random_bytes
@@ -292,7 +292,7 @@ class Engine:
         if context > model.context_tokens:
             return Refused(
                 code="context_exceeded",
-                message=f"about {context} tokens in all: the context of model {model.name!r} holds {model.context_tokens}",
+                message=f"about {context} tokens in all; model {model.name!r} has room for {model.context_tokens}",
             )
         deadline_ms = event.deadline_ms or self.settings.deadline_ms_default
         prompt_tokens = event.prompt_bytes + model.template_tokens * event.message_count

@@ -43,7 +43,6 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
     input_hash: bytes
     request_salt: bytes
     streamed_text: str
-    prompt_tokens_max: int
 
 
 class Verified(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,7 +107,7 @@ def _examine(result: Result, detail: ResultDetail, expected: Expected, poe_key: 
     )
     poe.require_signature(poe_key, poe_signature, content_bytes, rebuilt, facts)
     entries = work.decode_entries(entries_bytes)
-    fault = _entries_fault(entries, content) or _usage_fault(detail, expected)
+    fault = _entries_fault(entries, content) or _usage_fault(detail)
     if fault is not None:
         return fault
     if not content.text.startswith(expected.streamed_text):
@@ -146,7 +145,7 @@ def _entries_fault(entries: tuple[Entry, ...], content: ResultContent) -> Reject
     return None
 
 
-def _usage_fault(detail: ResultDetail, expected: Expected) -> Rejected | None:
+def _usage_fault(detail: ResultDetail) -> Rejected | None:
     usage = detail.usage
     if usage.prompt_tokens < 0 or usage.completion_tokens < 0:
         return Rejected(code="impossible_usage", message="usage: a token count is below zero")
