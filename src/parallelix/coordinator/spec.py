@@ -6,13 +6,13 @@ The builders raise `BadRequest` naming the field. What the runtimes cannot do is
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, cast
 
 import msgspec
 
 from parallelix.coordinator.errors import BadRequest, UnsupportedParameter
 from parallelix.engine.catalogue import Priority
-from parallelix.protocol import envelope, requests, work
+from parallelix.protocol import canonical, envelope, requests, work
 from parallelix.protocol.errors import ProtocolError
 
 Feature: TypeAlias = Literal["chat", "tools", "grammar", "logprobs", "embeddings"]
@@ -21,6 +21,8 @@ FRACTION_DIGITS = 9
 """More than a 32-bit float, which is what samplers compute with, can tell apart."""
 TOOLS_MAX = 128
 """OpenAI's own bound."""
+SCHEMA_DEPTH_MAX = 32
+"""Deeper than any schema people write; a runtime compiles it recursively."""
 
 
 class RequestSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,8 +62,9 @@ def from_create(body: requests.CreateRequest) -> RequestSpec:
         kind, messages = "chat", chat_messages(body.messages)
     elif body.prompt is not None:
         kind, prompt = "completion", body.prompt
+        _require_text(prompt, "prompt")
     elif body.input is not None:
-        inputs = (body.input,) if isinstance(body.input, str) else body.input
+        inputs = embedding_inputs(body.input)
     if kind != "chat":
         refuse_given(kind, tools=bool(tools), response_format=kind == "embedding" and bool(response_format))
     if kind == "embedding":
@@ -75,18 +78,7 @@ def from_create(body: requests.CreateRequest) -> RequestSpec:
         inputs=inputs,
         tools=tools,
         response_format=response_format,
-        sampling=work.Sampling(
-            max_tokens=body.max_tokens or 0,
-            temperature=fraction(body.temperature),
-            top_p=fraction(body.top_p),
-            top_k=body.top_k,
-            min_p=fraction(body.min_p),
-            presence_penalty=fraction(body.presence_penalty),
-            frequency_penalty=fraction(body.frequency_penalty),
-            seed=body.seed,
-            stop=stops(body.stop),
-            top_logprobs=body.top_logprobs,
-        ),
+        sampling=sampling(body, max_tokens=body.max_tokens, top_logprobs=body.top_logprobs),
     )
     return RequestSpec(
         workload_class=body.workload_class,
@@ -125,6 +117,54 @@ def features_of(payload: work.Payload, *, logprobs: bool) -> tuple[Feature, ...]
         ("embeddings", payload.kind == "embedding"),
     )
     return tuple(name for name, is_wanted in wanted if is_wanted)
+
+
+class SamplingOptions(Protocol):
+    """What the native and the OpenAI shapes name alike."""
+
+    @property
+    def temperature(self) -> float | None: ...
+    @property
+    def top_p(self) -> float | None: ...
+    @property
+    def top_k(self) -> int | None: ...
+    @property
+    def min_p(self) -> float | None: ...
+    @property
+    def presence_penalty(self) -> float | None: ...
+    @property
+    def frequency_penalty(self) -> float | None: ...
+    @property
+    def seed(self) -> int | None: ...
+    @property
+    def stop(self) -> str | tuple[str, ...] | None: ...
+
+
+def sampling(options: SamplingOptions, *, max_tokens: int | None, top_logprobs: int) -> work.Sampling:
+    return work.Sampling(
+        max_tokens=max_tokens or 0,
+        temperature=fraction(options.temperature),
+        top_p=fraction(options.top_p),
+        top_k=options.top_k,
+        min_p=fraction(options.min_p),
+        presence_penalty=fraction(options.presence_penalty),
+        frequency_penalty=fraction(options.frequency_penalty),
+        seed=options.seed,
+        stop=stops(options.stop),
+        top_logprobs=top_logprobs,
+    )
+
+
+def embedding_inputs(given: str | tuple[str, ...]) -> tuple[str, ...]:
+    inputs = (given,) if isinstance(given, str) else given
+    for index, text in enumerate(inputs):
+        _require_text(text, "input" if isinstance(given, str) else f"input[{index}]")
+    return inputs
+
+
+def _require_text(text: str, name: str) -> None:
+    if not text:
+        raise BadRequest(f"{name}: is empty; give text", code="invalid_request", param=name)
 
 
 def fraction(value: float | None) -> str | None:
@@ -202,6 +242,7 @@ def tools_text(tools: Sequence[dict[str, Any]] | None) -> str:
         return ""
     if len(tools) > TOOLS_MAX:
         raise BadRequest(f"tools: {len(tools)} tools are more than the {TOOLS_MAX} allowed", param="tools")
+    require_plain(tools, "tools")
     found = _converted(tools, list[_Tool], "tools")
     for tool in found:
         if tool.function.strict:
@@ -217,6 +258,7 @@ def grammar(response_format: dict[str, Any] | None) -> str:
     """The OpenAI `response_format` as JSON text; nothing for plain text. Raises `BadRequest`."""
     if response_format is None:
         return ""
+    require_plain(response_format, "response_format")
     found = _converted(response_format, _ResponseFormat, "response_format")
     if (found.type == "json_schema") != (found.json_schema is not None):
         raise BadRequest(
@@ -225,6 +267,21 @@ def grammar(response_format: dict[str, Any] | None) -> str:
             param="response_format",
         )
     return "" if found.type == "text" else msgspec.json.encode(response_format).decode()
+
+
+def require_plain(value: Any, name: str, *, depth: int = 0) -> None:
+    """Raises `BadRequest` for JSON that another reader could take otherwise or choke on: nested deeper than
+    `SCHEMA_DEPTH_MAX`, or with integers that a double cannot hold."""
+    if depth > SCHEMA_DEPTH_MAX:
+        raise BadRequest(f"{name}: is nested deeper than {SCHEMA_DEPTH_MAX} levels", param=name)
+    if isinstance(value, dict):
+        for each in cast("dict[str, Any]", value).values():
+            require_plain(each, name, depth=depth + 1)
+    elif isinstance(value, list):
+        for each in cast("list[Any]", value):
+            require_plain(each, name, depth=depth + 1)
+    elif isinstance(value, int) and abs(value) > canonical.INTEGER_MAX:
+        raise BadRequest(f"{name}: holds an integer beyond 2^53, which not every reader can hold", param=name)
 
 
 def _converted(value: Any, kind: Any, name: str) -> Any:

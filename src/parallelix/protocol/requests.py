@@ -24,23 +24,23 @@ Seconds: TypeAlias = Annotated[float, Meta(ge=1, le=3600)]
 QueueSeconds: TypeAlias = Annotated[float, Meta(ge=0, le=3600)]
 
 
-class FunctionCall(msgspec.Struct, frozen=True, kw_only=True):
+class FunctionCall(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: str
     arguments: str
 
 
-class ToolCallMessage(msgspec.Struct, frozen=True, kw_only=True):
+class ToolCallMessage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     id: str = ""
     type: Literal["function"] = "function"
     function: FunctionCall
 
 
-class TextPart(msgspec.Struct, frozen=True, kw_only=True):
+class TextPart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     type: Literal["text"]
     text: str
 
 
-class ChatMessage(msgspec.Struct, frozen=True, kw_only=True):
+class ChatMessage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | tuple[TextPart, ...] | None = None
     name: ShortText = ""
