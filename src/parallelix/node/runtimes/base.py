@@ -39,8 +39,21 @@ class Model:
     """Any of "chat", "logprobs", "tools", "grammar", "embeddings"."""
 
 
+# What a request that says nothing gets, the same in every runtime, so that who serves it does not show in the text.
+# They are llama.cpp's own; a modelfile's are not used, since a model's digest does not cover them.
+TEMPERATURE_DEFAULT = 0.8
+TOP_P_DEFAULT = 0.95
+TOP_K_DEFAULT = 40
+MIN_P_DEFAULT = 0.05
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
+    """How tokens are picked. None means the default above, and for `seed` a fresh one each time.
+
+    No runtime adds a repetition penalty of its own: tokens are drawn from what the request describes, nothing else.
+    """
+
     max_tokens: int
     temperature: float | None = None
     top_p: float | None = None
@@ -72,7 +85,10 @@ class Generation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenEntry:
-    """One entry as the runtime reports it: usually one token; several where bytes of one character were held back."""
+    """One entry as the runtime reports it: usually one token; several where bytes of one character were held back.
+
+    A token whose text comes only with a later one, or in a tool call, has an empty text and its own log-probability.
+    """
 
     text: str
     logprob: float | None = None
@@ -101,7 +117,11 @@ class Runtime(Protocol):
     async def models(self) -> list[Model]: ...
 
     def generate(self, work: Generation) -> AsyncIterator[TokenEntry | Finished]:
-        """Entries as they come, then exactly one `Finished`. The entries' texts concatenate to the result's text."""
+        """Entries as they come, then exactly one `Finished`. The entries' texts concatenate to the result's text.
+
+        What a model thinks before it answers is not part of the text and has no entries; runtimes ask it not to think.
+        Raises RuntimeFailed or one of its kinds, also after entries were given: those count for nothing then.
+        """
         ...
 
     async def embed(self, model: str, texts: Sequence[str]) -> tuple[list[list[float]], int]:
