@@ -4,8 +4,8 @@ ApiError
 ├── BadRequest 400                     malformed, invalid_request
 │   ├── UnsupportedParameter           unsupported_parameter
 │   ├── UnknownWorkloadClass           unknown_workload_class
-│   └── ContextExceeded                context_length_exceeded
-├── Unauthorised 401                   missing_key, invalid_key, revoked_key, expired_key
+│   └── ContextExceeded                context_exceeded, max_tokens_too_large
+├── Unauthorised 401                   invalid_api_key, missing_api_key, revoked_key, expired_key
 ├── PaymentRequired 402                insufficient_credits, budget_exceeded
 ├── Forbidden 403                      wrong_credit_account
 ├── NotFound 404                       not_found, unknown_model, unknown_request, unknown_record, unknown_batch
@@ -23,7 +23,7 @@ ApiError
 ├── RequestExpired 504                 request_expired
 └── OperatorRefusal                    what only a node is told
     ├── NodeUnauthorised 401           bad_signature, stale_time, unknown_session
-    ├── NodeForbidden 403              not_staked, in_cooldown, key_mismatch
+    ├── NodeForbidden 403              not_staked, in_cooldown, key_mismatch, not_your_attempt
     ├── NodeConflict 409               tier_mismatch, stream_offset
     └── AttemptClosed 410              attempt_closed
 
@@ -85,14 +85,14 @@ class UnknownWorkloadClass(BadRequest):
 
 
 class ContextExceeded(BadRequest):
-    """Prompt and longest answer together exceed what the model can hold."""
+    """Prompt and longest answer together exceed what the model can hold, or the answer alone what it may say."""
 
-    codes = ("context_length_exceeded",)
+    codes = ("context_exceeded", "max_tokens_too_large")
 
 
 class Unauthorised(ApiError):
     status = 401
-    codes = ("invalid_key", "missing_key", "revoked_key", "expired_key")
+    codes = ("invalid_api_key", "missing_api_key", "revoked_key", "expired_key")
 
 
 class PaymentRequired(ApiError):
@@ -196,10 +196,10 @@ class NodeUnauthorised(OperatorRefusal):
 
 
 class NodeForbidden(OperatorRefusal):
-    """The node may not serve now; its daemon prints the reason and ends."""
+    """The node may not serve now, and its daemon prints the reason and ends; or it may not touch this attempt."""
 
     status = 403
-    codes = ("not_staked", "in_cooldown", "key_mismatch")
+    codes = ("not_staked", "in_cooldown", "key_mismatch", "not_your_attempt")
 
 
 class NodeConflict(OperatorRefusal):
