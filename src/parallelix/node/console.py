@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
 from typing import TextIO
 
 import msgspec
@@ -22,7 +23,7 @@ _CLEAR_LINE = "\r\x1b[2K"
 
 
 class Console:
-    """One command's output. Not a global: `main` makes it, a test makes its own."""
+    """One command's output."""
 
     def __init__(self, out: TextIO, err: TextIO, *, json: bool = False) -> None:
         self.json = json
@@ -64,6 +65,19 @@ class Console:
     def cross(self, text: str) -> None:
         self._print("✗", text)
 
+    def pair(self, label: str, value: str) -> None:
+        """`   label        value`, below a heading."""
+        for line in two_columns(f"   {label}", value, label_columns=15, columns=self.columns):
+            self.plain(line)
+
+    def marked(self, symbol: str, label: str, value: str, *, label_columns: int) -> None:
+        """`✓ label   value`; a long value goes on below itself."""
+        indent = label_columns + 3
+        lines = wrapped(value, columns=self.columns - indent)
+        for index, line in enumerate(lines):
+            lead = f"{_coloured(symbol, self._colour)} {label:<{label_columns}} " if index == 0 else " " * indent
+            self.plain(lead + line)
+
     def plain(self, text: str) -> None:
         if not self.json:
             self._end_live()
@@ -76,6 +90,43 @@ class Console:
             shown = text[: self.columns - 3]
             print(_CLEAR_LINE + _coloured("●", self._colour) + " " + shown, end="", file=self._out, flush=True)
 
+    def clear_live(self) -> None:
+        """Takes the live line away, for what was only progress."""
+        if self._live:
+            self._live = ""
+            print(_CLEAR_LINE, end="", file=self._out, flush=True)
+
+    @contextmanager
+    def download(self, name: str) -> Generator[Callable[[str, int, int], None]]:
+        """Shows a download: a bar on a terminal, elsewhere a line when its step changes. Yields what is called with
+        each step's status, completed and total bytes."""
+        if not self.interactive:
+            yield self._download_lines(name)
+            return
+        from rich.console import Console as RichConsole
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+        rich = RichConsole(file=self._out, no_color=not self._colour)
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        with Progress(*columns, console=rich, transient=True) as progress:
+            task = progress.add_task(name, total=None)
+
+            def show(status: str, completed: int, total: int) -> None:
+                progress.update(task, description=f"{name} · {status}"[:40], completed=completed, total=total or None)
+
+            yield show
+
+    def _download_lines(self, name: str) -> Callable[[str, int, int], None]:
+        last = ""
+
+        def show(status: str, _completed: int, _total: int) -> None:
+            nonlocal last
+            if status != last:
+                last = status
+                self.plain(f"· {name}: {status}")
+
+        return show
+
     def value(self, value: msgspec.Struct) -> None:
         """The answer to --json: one object on one line."""
         if self.json:
@@ -86,17 +137,23 @@ class Console:
         if self.json:
             print(msgspec.json.encode({"error": code, "message": message}).decode(), file=self._err, flush=True)
         else:
-            print(f"{_coloured('✗', self._error_colour)} {code}: {message}", file=self._err, flush=True)
+            self._print_error("✗", f"{code}: {message}")
 
     def note(self, text: str) -> None:
         """Something a person should know, kept out of what a script reads."""
         self._end_live()
-        print(f"{_coloured('!', self._error_colour)} {text}", file=self._err, flush=True)
+        self._print_error("!", text)
 
     def _print(self, symbol: str, text: str) -> None:
         for index, line in enumerate(wrapped(text, columns=self.columns - len(symbol) - 1)):
             lead = _coloured(symbol, self._colour) if index == 0 else " " * len(symbol)
             self.plain(f"{lead} {line}")
+
+    def _print_error(self, symbol: str, text: str) -> None:
+        """One line, which only a terminal sees broken."""
+        columns = shutil.get_terminal_size().columns - 2 if self._err.isatty() else PIPE_COLUMNS
+        lines = "\n  ".join(wrapped(text, columns=columns))
+        print(f"{_coloured(symbol, self._error_colour)} {lines}", file=self._err, flush=True)
 
     def _end_live(self) -> None:
         if self._live:
@@ -128,3 +185,13 @@ def _wants_colour(stream: TextIO) -> bool:
 
 def _coloured(symbol: str, colour: bool) -> str:
     return f"\x1b[{_COLOURS[symbol]}m{symbol}\x1b[0m" if colour and symbol in _COLOURS else symbol
+
+
+def client_version() -> str:
+    """The version of this program."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("parallelix")
+    except PackageNotFoundError:
+        return "0.0.0"

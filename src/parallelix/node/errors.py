@@ -7,10 +7,11 @@ NodeError                     exit 1
 ├── RuntimeNotReady           exit 4  Ollama or llama.cpp is down, too old, or has no model
 ├── CoordinatorUnreachable    exit 5
 ├── TierMismatch              exit 6  this machine is below the tier that was registered
+├── GpuMissing                exit 6  --gpu without a usable one
 ├── Busy                      exit 7  another command holds this node's folder
 └── ServiceFailed             exit 1  systemd or launchd refused
 
-A restart cures 4, 5 and 7, and none of 2, 3 and 6: the systemd unit says so too.
+A restart may cure 4 to 7 (a runtime or a driver that comes up late), never 2 and 3: the systemd unit says so too.
 """
 
 from __future__ import annotations
@@ -80,6 +81,11 @@ class CoordinatorUnreachable(NodeError):
 
 class TierMismatch(NodeError):
     code = "node.tier_mismatch"
+    exit_code = EXIT_TIER
+
+
+class GpuMissing(NodeError):
+    code = "node.gpu_missing"
     exit_code = EXIT_TIER
 
 

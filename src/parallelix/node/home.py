@@ -11,9 +11,11 @@ import fcntl
 import os
 import secrets
 import stat
+import time
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from parallelix.node.errors import Busy, KeyMissing, KeyRefused
 
@@ -21,6 +23,7 @@ FILE_MODE = 0o600
 FOLDER_MODE = 0o700
 PRIVATE_FILE_BYTES_MAX = 64 * 1024
 """An RSA-3072 key in PEM is 2.5 KiB, a long config.toml 10 KiB. More is not a file of ours."""
+HOLDER_CHARACTERS_MAX = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,11 @@ class Home:
     def from_environment(cls) -> Home:
         chosen = os.environ.get("PARALLELIX_HOME")
         return cls(Path(chosen).absolute() if chosen else Path.home() / ".parallelix")
+
+    def shown(self, path: Path) -> str:
+        """`~/.parallelix/node.key` rather than the whole path."""
+        user_home = Path.home()
+        return f"~/{path.relative_to(user_home)}" if path.is_relative_to(user_home) else str(path)
 
     @property
     def node_key(self) -> Path:
@@ -156,11 +164,9 @@ def exclusive(home: Home, *, purpose: str) -> Generator[None]:
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     with os.fdopen(os.open(home.lock, flags, FILE_MODE), "r+") as file:
         os.fchmod(file.fileno(), FILE_MODE)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = file.read(80).strip() or "another command"
-            raise Busy(f"{home.root}: in use by {holder}; stop it, or set PARALLELIX_HOME to another folder") from error
+        if not _locked(file):
+            user = file.read(HOLDER_CHARACTERS_MAX).strip() or "another command"
+            raise Busy(f"{home.root}: in use by {user}; stop it, or set PARALLELIX_HOME to another folder")
         file.truncate(0)
         file.write(f"{purpose} (pid {os.getpid()})")
         file.flush()
@@ -181,8 +187,21 @@ def holder(home: Home) -> str | None:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            return file.read(80).strip() or "another command"
+            return file.read(HOLDER_CHARACTERS_MAX).strip() or "another command"
     return None
+
+
+def _locked(file: TextIO) -> bool:
+    # `status` holds the lock for a moment when it asks who does.
+    for wait_seconds in (0.05, 0.1, None):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if wait_seconds is not None:
+                time.sleep(wait_seconds)
+        else:
+            return True
+    return False
 
 
 def _require_private(

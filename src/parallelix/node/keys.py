@@ -121,6 +121,8 @@ def _stage_and_install(home: Home, staging: Path, config: bytes | None, progress
     for path in (home.envelope_key, home.poe_key):
         (staging / path.name).replace(path)
     files.sync_folder(home.keys_folder)
+    # What is known of the old key's node says nothing about the new one's.
+    home.state.unlink(missing_ok=True)
     if config is not None:
         files.replace_private(home.config, config)
     (staging / home.node_key.name).replace(home.node_key)

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from parallelix.node.answers import LogLine
 from parallelix.node.logging import LOG_FILES_MAX
-from parallelix.node.outputs import LogLine
 
 LINES_MAX = 1_000_000
 """Above what five full files hold."""

@@ -1,7 +1,7 @@
 """The background service: a systemd unit on Linux, a launchd job on macOS.
 
 A node that stopped for good (a 403, exit 0) stays stopped: `Restart=on-failure`, `KeepAlive.SuccessfulExit=false`. A
-refusal that no restart can cure (exit 2, 3 and 6) ends a systemd service as well; launchd has no such rule and tries
+refusal that no restart can cure (exit 2 and 3) ends a systemd service as well; launchd has no such rule and tries
 again every `RESTART_SECONDS`. The unit says what the daemon may not do; it never names a secret.
 """
 
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from parallelix.node.errors import EXIT_KEYS, EXIT_TIER, EXIT_USAGE, ConfigRefused, ServiceFailed
+from parallelix.node.errors import EXIT_KEYS, EXIT_USAGE, ConfigRefused, ServiceFailed
 
 NAME = "parallelix-node"
 LABEL = "io.parallelix.node"
@@ -103,7 +103,7 @@ def systemd_unit(arguments: Sequence[str], *, home: Path, scope: Scope, user: st
         f"ExecStart={' '.join(_systemd_word(argument.replace('$', '$$')) for argument in arguments)}",
         "Restart=on-failure",
         f"RestartSec={RESTART_SECONDS}",
-        f"RestartPreventExitStatus={EXIT_USAGE} {EXIT_KEYS} {EXIT_TIER}",
+        f"RestartPreventExitStatus={EXIT_USAGE} {EXIT_KEYS}",
         "KillMode=mixed",
         f"TimeoutStopSec={DRAIN_SECONDS}",
         "UMask=0077",

@@ -6,7 +6,6 @@ A check never raises: what goes wrong is its finding, with the way out. Later ch
 from __future__ import annotations
 
 import asyncio
-import re
 import socket
 import sys
 from collections.abc import Iterable, Sequence
@@ -16,10 +15,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from parallelix.node import keys
-from parallelix.node.config import DEFAULT_MODEL, Config, is_loopback
+from parallelix.node.config import DEFAULT_MODEL, Config, is_loopback, load_config
 from parallelix.node.errors import NodeError
 from parallelix.node.home import Home
+from parallelix.node.runtime_choice import open_runtime
 from parallelix.node.runtimes.base import RuntimeFailed
+from parallelix.node.runtimes.ollama import judge_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from parallelix.node.runtimes.base import Runtime
 
 PYTHON_MIN = (3, 11)
-OLLAMA_MIN = (0, 12, 11)
-"""The first version that returns log-probabilities, which every audit compares."""
 CLOCK_SECONDS_MAX = 30
 """The coordinator refuses signed times further off than this. The daemon corrects for it; other programs will not."""
 CONNECT_SECONDS_MAX = 0.5
@@ -43,6 +42,8 @@ class Check:
     name: str
     passed: bool
     message: str
+    warning: bool = False
+    """Not passed, and yet no reason for `start` to refuse."""
 
 
 def check_versions(client_version: str) -> Check:
@@ -66,11 +67,10 @@ async def check_runtime(runtime: Runtime) -> list[Check]:
     try:
         version = await runtime.version()
     except RuntimeFailed as error:
-        return [Check(name=runtime.name, passed=False, message=f"{error}; start it, then verify again")]
-    if runtime.name == "ollama" and version_numbers(version) < OLLAMA_MIN:
-        least = ".".join(map(str, OLLAMA_MIN))
-        message = f"version {version} returns no log-probabilities; install {least} or newer"
-        return [Check(name=runtime.name, passed=False, message=message)]
+        return [Check(name=runtime.name, passed=False, message=str(error))]
+    if runtime.name == "ollama" and (facts := judge_version(version)).advice:
+        usable = facts.returns_logprobs
+        return [Check(name="ollama", passed=False, message=message, warning=usable) for message in facts.advice]
     return [Check(name=runtime.name, passed=True, message=f"running · {version}")]
 
 
@@ -104,7 +104,7 @@ def check_exposure(url: str, addresses: Iterable[str] | None = None) -> Check:
                 f"port {port} answers on {address}, for anybody there; set OLLAMA_HOST=127.0.0.1:{port} for Ollama"
             )
             return Check(name="loopback", passed=False, message=message)
-    return Check(name="loopback", passed=True, message=f"port {port} answers on the loopback only")
+    return Check(name="loopback", passed=True, message=f"port {port} is closed to other machines")
 
 
 async def check_coordinator(base_url: str, client: httpx.AsyncClient, *, now: Callable[[], float]) -> list[Check]:
@@ -129,30 +129,41 @@ async def check_coordinator(base_url: str, client: httpx.AsyncClient, *, now: Ca
     ]
 
 
-async def run_checks(home: Home, config: Config, runtime: Runtime, *, client_version: str) -> list[Check]:
+async def run_checks(home: Home, *, client_version: str) -> list[Check]:
     """All of them, in the order in which they are printed."""
     import time
 
     import httpx
 
-    async with httpx.AsyncClient(trust_env=True) as client:
-        runtime_checks, models, coordinator = await asyncio.gather(
-            check_runtime(runtime),
-            check_models(runtime, config.models),
-            check_coordinator(config.coordinator, client, now=time.time),
+    first = [check_versions(client_version), check_keys(home)]
+    try:
+        config = load_config(home)
+    except NodeError as error:
+        return [*first, Check(name="config", passed=False, message=error.message)]
+    async with httpx.AsyncClient() as client:
+        coordinator, local = await asyncio.gather(
+            check_coordinator(config.coordinator, client, now=time.time), _check_local(config)
         )
-    exposure = [await asyncio.to_thread(check_exposure, config.ollama_url)] if config.runtime == "ollama" else []
-    return [check_versions(client_version), check_keys(home), *runtime_checks, *exposure, models, *coordinator]
+    return [*first, *local, *coordinator]
+
+
+async def _check_local(config: Config) -> list[Check]:
+    try:
+        async with open_runtime(config) as runtime:
+            found = await check_runtime(runtime)
+            answers = all(check.passed or check.warning for check in found)
+            if config.runtime == "ollama":
+                found.append(await asyncio.to_thread(check_exposure, config.ollama_url))
+            if answers:
+                found.append(await check_models(runtime, config.models))
+            return found
+    except (NodeError, RuntimeFailed) as error:
+        return [Check(name=config.runtime, passed=False, message=str(error))]
 
 
 def is_installed(wanted: str, installed: Iterable[str]) -> bool:
     """Ollama's names carry a tag, `latest` where none is given."""
     return any(wanted in (name, name.removesuffix(":latest")) or f"{wanted}:latest" == name for name in installed)
-
-
-def version_numbers(text: str) -> tuple[int, ...]:
-    """(0, 12, 11) of `0.12.11-rc1`; a version without numbers is older than any."""
-    return tuple(int(part) for part in re.findall(r"\d+", text.partition("-")[0])[:3])
 
 
 def own_addresses() -> list[str]:

@@ -7,37 +7,37 @@ from typing import Literal
 import msgspec
 
 
-class GpuOutput(msgspec.Struct, frozen=True, kw_only=True):
+class GpuAnswer(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     vendor: Literal["nvidia", "amd", "apple"]
     memory_mib: int
     usable_mib: int
 
 
-class CpuOutput(msgspec.Struct, frozen=True, kw_only=True):
+class CpuAnswer(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     cores: int
     memory_mib: int
 
 
-class OllamaOutput(msgspec.Struct, frozen=True, kw_only=True):
+class OllamaAnswer(msgspec.Struct, frozen=True, kw_only=True):
     url: str
     running: bool
     version: str
 
 
-class ProbeOutput(msgspec.Struct, frozen=True, kw_only=True):
+class ProbeAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """`usable_vram_mib` is what the tier is judged by."""
 
-    gpus: tuple[GpuOutput, ...]
-    cpu: CpuOutput
-    ollama: OllamaOutput
+    gpus: tuple[GpuAnswer, ...]
+    cpu: CpuAnswer
+    ollama: OllamaAnswer
     usable_vram_mib: int
     tier: int
     tier_label: str
 
 
-class InitOutput(msgspec.Struct, frozen=True, kw_only=True):
+class InitAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """`node_key_hash` and `tier` are what `registerNode` takes."""
 
     home: str
@@ -51,7 +51,7 @@ class InitOutput(msgspec.Struct, frozen=True, kw_only=True):
     replaced: bool
 
 
-class ModelOutput(msgspec.Struct, frozen=True, kw_only=True):
+class ModelAnswer(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     digest: str
     size_bytes: int
@@ -59,9 +59,9 @@ class ModelOutput(msgspec.Struct, frozen=True, kw_only=True):
     features: tuple[str, ...]
 
 
-class ModelsOutput(msgspec.Struct, frozen=True, kw_only=True):
+class ModelsAnswer(msgspec.Struct, frozen=True, kw_only=True):
     runtime: str
-    models: tuple[ModelOutput, ...]
+    models: tuple[ModelAnswer, ...]
 
 
 class PullEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,19 +77,15 @@ class PullEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StartEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """One line each while the daemon runs; `exit` is the last."""
+    """One line each while the daemon runs, as in node.log; the last is `exit` with `reason`, `message`, `exit_code`."""
 
     event: str
-    node_id: str
-    heartbeats: int = 0
-    served: int = 0
-    running: int = 0
-    reason: str = ""
-    message: str = ""
-    exit_code: int | None = None
+    subject: str = ""
+    level: Literal["info", "warning", "error"] = "info"
+    fields: dict[str, str | int | float | bool] = {}
 
 
-class ServiceOutput(msgspec.Struct, frozen=True, kw_only=True):
+class ServiceAnswer(msgspec.Struct, frozen=True, kw_only=True):
     manager: Literal["systemd", "launchd"]
     scope: Literal["user", "system"]
     name: str
@@ -100,23 +96,23 @@ class ServiceOutput(msgspec.Struct, frozen=True, kw_only=True):
     """False after --dry-run."""
 
 
-class CheckOutput(msgspec.Struct, frozen=True, kw_only=True):
+class CheckAnswer(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     passed: bool
     message: str
 
 
-class VerifyOutput(msgspec.Struct, frozen=True, kw_only=True):
+class VerifyAnswer(msgspec.Struct, frozen=True, kw_only=True):
     passed: bool
-    checks: tuple[CheckOutput, ...]
+    checks: tuple[CheckAnswer, ...]
 
 
-class ContractOutput(msgspec.Struct, frozen=True, kw_only=True):
+class ContractAnswer(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     address: str
 
 
-class StatusOutput(msgspec.Struct, frozen=True, kw_only=True):
+class StatusAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """`state` is of the table in state.py. Times are Unix milliseconds, 0 when there was none."""
 
     state: str
@@ -131,7 +127,7 @@ class StatusOutput(msgspec.Struct, frozen=True, kw_only=True):
     coordinator: str
     ollama: str
     runtime: str
-    contracts: tuple[ContractOutput, ...]
+    contracts: tuple[ContractAnswer, ...]
     heartbeats: int
     served: int
     last_heartbeat_at: int
@@ -147,12 +143,12 @@ class LogLine(msgspec.Struct, frozen=True, kw_only=True):
     fields: dict[str, str] = {}
 
 
-class VersionOutput(msgspec.Struct, frozen=True, kw_only=True):
+class VersionAnswer(msgspec.Struct, frozen=True, kw_only=True):
     name: Literal["parallelix-node"] = "parallelix-node"
     version: str
 
 
-class ErrorOutput(msgspec.Struct, frozen=True, kw_only=True):
+class ErrorAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """On standard error, with the exit code."""
 
     error: str
@@ -160,16 +156,16 @@ class ErrorOutput(msgspec.Struct, frozen=True, kw_only=True):
 
 
 SCHEMAS: dict[str, type[msgspec.Struct]] = {
-    "error": ErrorOutput,
-    "init": InitOutput,
+    "error": ErrorAnswer,
+    "init": InitAnswer,
     "logs": LogLine,
-    "models": ModelsOutput,
+    "models": ModelsAnswer,
     "models-pull": PullEvent,
-    "probe": ProbeOutput,
-    "service": ServiceOutput,
+    "probe": ProbeAnswer,
+    "service": ServiceAnswer,
     "start": StartEvent,
-    "status": StatusOutput,
-    "verify": VerifyOutput,
-    "version": VersionOutput,
+    "status": StatusAnswer,
+    "verify": VerifyAnswer,
+    "version": VersionAnswer,
 }
 """One schema file for each name."""

@@ -1,0 +1,3 @@
+from parallelix.node.cli import main
+
+main()
