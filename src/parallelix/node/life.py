@@ -57,6 +57,7 @@ class Life:
             self._machine.count(heartbeats=self.heartbeats, served=self.served)
         except OSError as error:
             self._disk_trouble(error)
+        self._reporter.report_unlogged(DaemonEvent(name="heartbeat", fields={"heartbeats": self.heartbeats}))
 
     def stopped(self) -> None:
         self._cancel_idle()
