@@ -31,7 +31,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Read in one transaction, so the parts fit together. The defaults are those of an empty store."""
 
     requests: tuple[RequestRow, ...] = ()
-    """Not final, or final and not yet settled; oldest admission first."""
+    """Not final, or recorded and not yet covered by a confirmed batch; oldest admission first."""
     attempts: tuple[AttemptRow, ...] = ()
     """All of those requests, in order of request and number."""
     nodes: tuple[NodeRow, ...] = ()
@@ -40,7 +40,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     faults: tuple[FaultRow, ...] = ()
     """Of the last 24 hours, oldest first."""
     batches: tuple[BatchRow, ...] = ()
-    """The unconfirmed ones and the last one, in order of number."""
+    """The unconfirmed ones, the last confirmed one and the last one, in order of number."""
     records: tuple[RecordRow, ...] = ()
     """In no batch yet, in order of sequence."""
     head: RecordRow | None = None

@@ -1,0 +1,68 @@
+"""The coordinator's own rows, beside the engine's. What they hold of prompts and answers is sealed."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from parallelix.engine.rows import Row
+
+
+class PayloadRow(Row, frozen=True, kw_only=True):
+    """A request's payload, encrypted once. `wrapped_keys` is the content key and the salt under the storage key."""
+
+    table: ClassVar[str] = "payloads"
+    key: ClassVar[tuple[str, ...]] = ("request_id",)
+
+    request_id: str
+    sealed: bytes
+    wrapped_keys: bytes
+    requester_public_key: str
+    created_at: int
+
+
+class EnvelopeRow(Row, frozen=True, kw_only=True):
+    """What one attempt's node needs to open the payload. `wrapped_secret` is S under the storage key."""
+
+    table: ClassVar[str] = "envelopes"
+    key: ClassVar[tuple[str, ...]] = ("attempt_id",)
+
+    attempt_id: str
+    request_id: str
+    envelope: str
+    wrapped_secret: bytes
+
+
+class ResultRow(Row, frozen=True, kw_only=True):
+    table: ClassVar[str] = "results"
+    key: ClassVar[tuple[str, ...]] = ("request_id",)
+
+    request_id: str
+    sealed: bytes
+    entries: bytes
+    expires_at: int
+
+
+class CommandRow(Row, frozen=True, kw_only=True):
+    """Something asked on the machine that holds the store. `applied_at` 0 means not yet; `answer` is there after."""
+
+    table: ClassVar[str] = "commands"
+    key: ClassVar[tuple[str, ...]] = ("command_id",)
+
+    command_id: str
+    kind: str
+    body: bytes
+    created_at: int
+    applied_at: int = 0
+    answer: bytes = b""
+
+
+class LeaderRow(Row, frozen=True, kw_only=True):
+    """The one row that every commit is conditional on. Each new leader raises `epoch`, each commit `commit_number`."""
+
+    table: ClassVar[str] = "leader"
+    key: ClassVar[tuple[str, ...]] = ("id",)
+
+    id: int
+    epoch: int
+    commit_number: int
+    instance: str

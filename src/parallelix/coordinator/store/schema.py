@@ -1,0 +1,330 @@
+"""The tables, one for each Row class, and only the indexes that `queries.py` needs.
+
+On SQLite all are STRICT, so that a value of the wrong type is refused as PostgreSQL refuses it. Small tables that are
+only reached by their key have no rowid: one tree less to write. The others keep it, because their keys are random and
+a rowid puts what is written together side by side.
+
+Foreign keys guard against our own bugs where a dangling row would lose money or a result. They cost one look-up in a
+page that the same commit has just touched.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    text,
+)
+
+from parallelix.coordinator.store.rows import CommandRow, EnvelopeRow, LeaderRow, PayloadRow, ResultRow
+from parallelix.engine.rows import (
+    AttemptRow,
+    BalanceRow,
+    BatchRow,
+    FaultRow,
+    KeyRow,
+    NodeRow,
+    RecordRow,
+    RequestRow,
+    Row,
+    TransferRow,
+    UptimeRow,
+)
+
+ROW_TYPES: tuple[type[Row], ...] = (
+    RequestRow,
+    AttemptRow,
+    PayloadRow,
+    EnvelopeRow,
+    ResultRow,
+    TransferRow,
+    BalanceRow,
+    RecordRow,
+    BatchRow,
+    NodeRow,
+    FaultRow,
+    UptimeRow,
+    KeyRow,
+    CommandRow,
+    LeaderRow,
+)
+"""In the order in which a commit writes them: whatever a foreign key names comes first."""
+
+# SQLite's INTEGER holds 64 bits, and only under that name does it take the place of the rowid.
+WHOLE = BigInteger().with_variant(Integer(), "sqlite")
+FLAG = Boolean().with_variant(Integer(), "sqlite")
+
+OPEN = "state IN ('queued', 'dispatched', 'running', 'validating')"
+"""Of a request: not final. The partial index and the queries must say it in the same words."""
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "fk": "%(table_name)s_%(column_0_name)s_fkey",
+        "ix": "%(table_name)s_%(column_0_name)s",
+        "uq": "%(table_name)s_%(column_0_name)s_key",
+    }
+)
+
+
+def _key(name: str) -> Column[str]:
+    return Column(name, Text, primary_key=True)
+
+
+def _number(name: str) -> Column[int]:
+    return Column(name, WHOLE, primary_key=True, autoincrement=False)
+
+
+def _text(name: str) -> Column[str]:
+    return Column(name, Text, nullable=False)
+
+
+def _whole(name: str) -> Column[int]:
+    return Column(name, WHOLE, nullable=False)
+
+
+def _flag(name: str) -> Column[bool]:
+    return Column(name, FLAG, nullable=False)
+
+
+def _bytes(name: str) -> Column[bytes]:
+    return Column(name, LargeBinary, nullable=False)
+
+
+def _of(name: str, parent: str, *, primary_key: bool = False) -> Column[str]:
+    return Column(name, Text, ForeignKey(f"{parent}.{name}"), nullable=False, primary_key=primary_key)
+
+
+requests = Table(
+    "requests",
+    metadata,
+    _key("request_id"),
+    _text("account"),
+    _text("key_id"),
+    _text("workload_class"),
+    _text("kind"),
+    _text("model"),
+    _whole("hardware_tier"),
+    _text("priority"),
+    _text("state"),
+    _text("reason"),
+    _whole("deadline_ms"),
+    _whole("queue_ms"),
+    _whole("admitted_at"),
+    _whole("finished_at"),
+    _whole("prompt_tokens_max"),
+    _whole("completion_tokens_max"),
+    _text("features"),
+    _flag("attached"),
+    _flag("cancelling"),
+    _text("prompt_price_wei"),
+    _text("completion_price_wei"),
+    _text("hold_wei"),
+    _text("charge_wei"),
+    _whole("prompt_tokens"),
+    _whole("completion_tokens"),
+    _whole("record_sequence"),
+    _text("idempotency_key"),
+    _text("fingerprint"),
+    Index("requests_account", "account", "admitted_at", "request_id"),
+    Index("requests_open", "admitted_at", sqlite_where=text(OPEN), postgresql_where=text(OPEN)),
+    Index(
+        "requests_idempotent",
+        "admitted_at",
+        sqlite_where=text("idempotency_key <> ''"),
+        postgresql_where=text("idempotency_key <> ''"),
+    ),
+    sqlite_strict=True,
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    _key("attempt_id"),
+    _of("request_id", "requests"),
+    _whole("number"),
+    _text("node_id"),
+    _text("state"),
+    _text("reason"),
+    _text("model_digest"),
+    _whole("dispatched_at"),
+    _whole("started_at"),
+    _whole("deadline_at"),
+    _whole("finished_at"),
+    Index("attempts_request_id", "request_id"),
+    sqlite_strict=True,
+)
+
+payloads = Table(
+    "payloads",
+    metadata,
+    _of("request_id", "requests", primary_key=True),
+    _bytes("sealed"),
+    _bytes("wrapped_keys"),
+    _text("requester_public_key"),
+    _whole("created_at"),
+    Index("payloads_created_at", "created_at"),
+    sqlite_strict=True,
+)
+
+envelopes = Table(
+    "envelopes",
+    metadata,
+    _of("attempt_id", "attempts", primary_key=True),
+    _text("request_id"),
+    _text("envelope"),
+    _bytes("wrapped_secret"),
+    sqlite_strict=True,
+)
+
+results = Table(
+    "results",
+    metadata,
+    _of("request_id", "requests", primary_key=True),
+    _bytes("sealed"),
+    _bytes("entries"),
+    _whole("expires_at"),
+    Index("results_expires_at", "expires_at"),
+    sqlite_strict=True,
+)
+
+# A grant belongs to no request, so this `request_id` names none.
+transfers = Table(
+    "transfers",
+    metadata,
+    _key("transfer_id"),
+    _text("debit_account"),
+    _text("credit_account"),
+    _text("amount_wei"),
+    _text("request_id"),
+    _whole("at"),
+    sqlite_strict=True,
+)
+
+balances = Table(
+    "balances",
+    metadata,
+    _key("account"),
+    _text("balance_wei"),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+
+records = Table(
+    "records",
+    metadata,
+    _number("sequence"),
+    _text("record_hash"),
+    _of("request_id", "requests"),
+    _bytes("body"),
+    Index("records_record_hash", "record_hash", unique=True),
+    sqlite_strict=True,
+)
+
+batches = Table(
+    "batches",
+    metadata,
+    _number("number"),
+    _text("previous_hash"),
+    _text("head_hash"),
+    _whole("first"),
+    _whole("last"),
+    _whole("count"),
+    _text("merkle_root"),
+    _whole("closed_at"),
+    _whole("confirmed_at"),
+    _text("reference"),
+    Index("batches_last", "last"),
+    sqlite_strict=True,
+)
+
+nodes = Table(
+    "nodes",
+    metadata,
+    _key("node_id"),
+    _text("session"),
+    _text("manifest"),
+    _text("public_key"),
+    _whole("issued_at"),
+    _whole("attached_at"),
+    _whole("removed_until"),
+    sqlite_strict=True,
+)
+
+faults = Table(
+    "faults",
+    metadata,
+    _of("attempt_id", "attempts", primary_key=True),
+    _text("node_id"),
+    _text("request_id"),
+    _text("reason"),
+    _whole("at"),
+    Index("faults_at", "at"),
+    sqlite_strict=True,
+)
+
+# The hour leads the key: a restart asks for the last two, and what is written together lies together.
+uptime = Table(
+    "uptime",
+    metadata,
+    _number("hour"),
+    _key("node_id"),
+    _text("credited"),
+    _text("voided"),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    _key("key_id"),
+    _text("key_hash"),
+    _text("account"),
+    _text("name"),
+    _whole("requests_per_minute"),
+    _whole("concurrency"),
+    _text("budget_wei"),
+    _text("spent_wei"),
+    _whole("created_at"),
+    _whole("expires_at"),
+    _whole("revoked_at"),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+
+commands = Table(
+    "commands",
+    metadata,
+    _key("command_id"),
+    _text("kind"),
+    _bytes("body"),
+    _whole("created_at"),
+    _whole("applied_at"),
+    _bytes("answer"),
+    Index(
+        "commands_pending",
+        "created_at",
+        sqlite_where=text("applied_at = 0"),
+        postgresql_where=text("applied_at = 0"),
+    ),
+    sqlite_strict=True,
+)
+
+leader = Table(
+    "leader",
+    metadata,
+    _number("id"),
+    _whole("epoch"),
+    _whole("commit_number"),
+    _text("instance"),
+    sqlite_strict=True,
+)
