@@ -5,6 +5,15 @@ PYTHON ?= python3
 RUN := .venv/bin/python
 REPORTS := reports
 
+# One store of certificates for all that download: the system's, or the file that SSL_CERT_FILE names.
+export UV_SYSTEM_CERTS ?= true
+export NODE_USE_SYSTEM_CA ?= 1
+ifdef SSL_CERT_FILE
+export PIP_CERT ?= $(SSL_CERT_FILE)
+export NODE_EXTRA_CA_CERTS ?= $(SSL_CERT_FILE)
+endif
+export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup setup-env test lint format docs demo bench crash canary fuzz-api train-model changelog clean
@@ -34,7 +43,7 @@ format: setup-env ## let ruff put the code in order
 	$(RUN) -m ruff format
 
 docs: setup-env ## build the documentation into site/; a broken link is an error
-	$(RUN) -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
 
 bench: setup-env | $(REPORTS) ## coordinator speed beside LiteLLM's, measured in the same run
 	$(RUN) -m bench.live --report $(REPORTS)/bench.json
@@ -49,7 +58,9 @@ fuzz-api: setup-env | $(REPORTS) ## schemathesis against the OpenAPI document: n
 	$(RUN) -m bench.fuzz_api --report $(REPORTS)/fuzz-api.json
 
 train-model: setup-env ## train the demonstration models anew, in an environment of their own
-	.venv-tools/bin/uv run --script models/train.py
+	.venv-tools/bin/uv venv --quiet --allow-existing --python $(PYTHON) .venv-train
+	.venv-tools/bin/uv pip install --quiet --python .venv-train --requirements models/requirements-train.txt
+	.venv-train/bin/python models/train.py --seed 1 --out models/parallelix-demo.gguf
 
 changelog: setup-env ## gather changelog.d into CHANGELOG.md for a release: make changelog VERSION=0.2.0
 	$(RUN) -m towncrier build --yes --version $(VERSION)

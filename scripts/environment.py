@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import subprocess
 import sys
 
@@ -13,24 +12,14 @@ if sys.version_info < (3, 11):
         "Name another one: make PYTHON=python3.11 setup"
     )
 
-from machine import REPOSITORY, TOOLS, UV, install_debian_packages, run_logged, say, stop
+from machine import REPOSITORY, TOOLS, UV, install_debian_packages, run_logged, say
 
 UV_VERSION = "0.13.8"
 
 
 def main() -> None:
-    adopt_certificates()
     ensure_uv()
     ensure_environment()
-
-
-def adopt_certificates() -> None:
-    """pip and npm do not read SSL_CERT_FILE as uv and Go do; without this a private authority works for half of us."""
-    authority = os.environ.get("SSL_CERT_FILE")
-    if authority:
-        os.environ.setdefault("PIP_CERT", authority)
-        os.environ.setdefault("NODE_EXTRA_CA_CERTS", authority)
-    os.environ.setdefault("PIP_DISABLE_PIP_VERSION_CHECK", "1")
 
 
 def ensure_uv() -> None:
@@ -57,9 +46,8 @@ def ensure_environment() -> None:
     sync += ["--python", sys.executable]
     if subprocess.run([*sync, "--check", "--quiet"], cwd=REPOSITORY, check=False, capture_output=True).returncode == 0:
         return
-    say("installing the locked Python packages into .venv")
-    if subprocess.run(sync, cwd=REPOSITORY, check=False).returncode != 0:
-        stop("uv sync failed; what it said is above. If uv.lock is out of date, run: .venv-tools/bin/uv lock")
+    say("installing the locked Python packages into .venv (0.8 GB)")
+    run_logged("uv sync", sync, folder=REPOSITORY)
 
 
 if __name__ == "__main__":

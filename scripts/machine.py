@@ -18,7 +18,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 TOOLS = REPOSITORY / ".venv-tools"
 UV = TOOLS / "bin" / "uv"
 
-PROGRESS_EVERY_SECONDS = 15
+PROGRESS_EVERY_SECONDS = 30
 LOG_LINES_SHOWN = 40
 # A mirror that hangs is worse than one that fails; the slowest step seen took a tenth of this.
 COMMAND_SECONDS_MAX = 3600

