@@ -14,7 +14,7 @@ from parallelix.protocol.errors import Malformed
 EMPTY_ROOT = hashlib.sha256(b"").digest()
 HASH_BYTES = 32
 PROOF_HASHES_MAX = 64
-"""A tree of 2^64 leaves; nobody has more."""
+"""Those of a tree of 2^64 - 1 leaves; nobody has more."""
 
 
 def leaf_hash(record_hash: bytes) -> bytes:
@@ -60,8 +60,9 @@ class Tree:
 def root_from_proof(record_hash: bytes, *, index: int, count: int, siblings: Sequence[bytes]) -> bytes:
     """The root that follows if `record_hash` is leaf `index` of `count`. Raises `Malformed` for a proof that no such
     tree has."""
-    if count.bit_length() > PROOF_HASHES_MAX or len(siblings) > PROOF_HASHES_MAX:
-        raise Malformed(f"proof: {len(siblings)} hashes, or a count of {count.bit_length()} bits: at most 64 of each")
+    bits = max(index.bit_length(), count.bit_length())
+    if bits > PROOF_HASHES_MAX or len(siblings) > PROOF_HASHES_MAX:
+        raise Malformed(f"proof: {len(siblings)} hashes, numbers of {bits} bits; at most {PROOF_HASHES_MAX} of either")
     if not 0 <= index < count:
         raise Malformed(f"proof: index {index} lies outside a tree of {count} leaves")
     if len(record_hash) != HASH_BYTES or any(len(each) != HASH_BYTES for each in siblings):

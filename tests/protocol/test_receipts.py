@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+import rfc8785
+import vector_files as vectors
+from eth_account import Account
+from eth_account.messages import encode_defunct
+
+from parallelix.protocol import canonical, receipts, records, signing
+from parallelix.protocol.errors import Malformed
+from parallelix.protocol.receipts import Receipt
+
+VECTORS = vectors.load("receipts")
+CASES = vectors.named(VECTORS["receipts"])
+EARLY, FULL = (msgspec.convert(CASES[name]["receipt"], Receipt) for name in ("before its batch", "with its batch"))
+PAYLOAD, RESULT = VECTORS["payload"].encode(), VECTORS["result"].encode()
+COORDINATOR = signing.NodeKey(bytes.fromhex(VECTORS["coordinator_key"]["secret"][2:]))
+STRANGER = signing.NodeKey(b"\x05" * 32)
+
+
+def failed(receipt: Receipt, payload: bytes = PAYLOAD, result: bytes = RESULT) -> set[str]:
+    checks = receipts.verify(receipt, payload=payload, result=result, coordinator=COORDINATOR.address)
+    return {name for name, holds, _ in checks if not holds}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_each_vector_holds_and_is_signed_as_another_library_reads_it(name: str) -> None:
+    case = CASES[name]
+    unsigned = rfc8785.dumps({**case["receipt"], "signature": ""})
+    parts = (b"parallelix/receipt/v1", unsigned)
+    digest = hashlib.sha256(b"".join(len(part).to_bytes(8, "big") + part for part in parts)).hexdigest()
+    text = f"parallelix-coordinator:receipt:{case['receipt']['chain_id']}:0x{digest}"
+
+    assert case["unsigned"].encode() == unsigned
+    assert case["text"] == text
+    signature = case["receipt"]["signature"]
+    assert Account.recover_message(encode_defunct(text=text), signature=signature) == case["receipt"]["coordinator"]
+    assert failed(msgspec.convert(case["receipt"], Receipt)) == set()
+
+
+def test_the_checks_are_said_in_words_and_each_can_be_made() -> None:
+    early = receipts.verify(EARLY)
+    full = receipts.verify(FULL, payload=PAYLOAD, result=RESULT, coordinator=COORDINATOR.address.lower())
+
+    assert [name for name, _, _ in early] == ["record", "coordinator"]
+    assert [name for name, _, _ in full] == ["record", "coordinator", "signer", "input", "result", "batch"]
+    assert all(holds and len(words) > 20 for _, holds, words in early + full)
+
+
+def leaves(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """The path of every plain value inside, and of each object that may be absent."""
+    if isinstance(value, dict):
+        for key, inner in value.items():  # pyright: ignore[reportUnknownVariableType]
+            yield from leaves(inner, (*path, str(key)))  # pyright: ignore[reportUnknownArgumentType]
+    elif isinstance(value, list | tuple):
+        for at, inner in enumerate(value):  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+            yield from leaves(inner, (*path, at))
+    else:
+        yield path
+
+
+PATHS = [*leaves(msgspec.to_builtins(FULL)), ("batch",), ("proof",)]
+
+
+def edited(path: tuple[str | int, ...]) -> Receipt | None:
+    """The full receipt with one value changed; nothing where it then is no receipt at all."""
+    value: Any = copy.deepcopy(msgspec.json.decode(msgspec.json.encode(FULL)))
+    inner: Any = value
+    for step in path[:-1]:
+        inner = inner[step]
+    old = inner[path[-1]]
+    if isinstance(old, str):
+        inner[path[-1]] = old[:-1] + ("1" if old[-1] != "1" else "2")
+    else:
+        inner[path[-1]] = old + 1 if isinstance(old, int) else None
+    try:
+        return msgspec.convert(value, Receipt)
+    except msgspec.ValidationError:
+        return None
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: ".".join(map(str, path)))
+def test_a_receipt_with_any_value_changed_fails_a_check(path: tuple[str | int, ...]) -> None:
+    receipt = edited(path)
+
+    assert receipt is None or failed(receipt)
+
+
+RESTS_ON_THE_SIGNATURE_ALONE = {
+    ("charge_wei",),
+    ("chain_id",),
+    ("anchor",),
+    ("batch", "number"),
+    ("batch", "previous_hash"),
+    ("batch", "head_hash"),
+}
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: ".".join(map(str, path)))
+def test_what_even_the_coordinator_cannot_change_and_sign_again(path: tuple[str | int, ...]) -> None:
+    """What holds by arithmetic holds against the coordinator too; the rest is its word, or is asked of the chain."""
+    receipt = edited(path)
+    if receipt is None or path == ("signature",):
+        return
+
+    still_fails = bool(failed(receipts.sign(msgspec.structs.replace(receipt, signature=""), COORDINATOR)))
+
+    assert still_fails == (path not in RESTS_ON_THE_SIGNATURE_ALONE)
+
+
+def test_a_receipt_by_a_stranger_holds_by_itself_but_not_for_who_knows_the_coordinator() -> None:
+    forged = receipts.sign(
+        msgspec.structs.replace(FULL, signature="", coordinator=STRANGER.address, charge_wei="1"), STRANGER
+    )
+
+    assert all(holds for _, holds, _ in receipts.verify(forged))
+    assert failed(forged) == {"signer"}
+
+
+def test_a_receipt_that_names_the_coordinator_but_is_signed_by_a_stranger_fails() -> None:
+    assert failed(receipts.sign(msgspec.structs.replace(FULL, signature=""), STRANGER)) == {"coordinator"}
+
+
+@pytest.mark.parametrize("signature", ["", "0x", "0x" + "00" * 65, "0x" + "ff" * 65, "0x" + "00" * 64, "\ud800", "x"])
+def test_a_broken_signature_fails_and_raises_nothing(signature: str) -> None:
+    assert failed(msgspec.structs.replace(FULL, signature=signature)) == {"coordinator"}
+
+
+@pytest.mark.parametrize("salt", ["", "0x", "00" * 32, "0x" + "AB" * 32, "0x" + "ab" * 31, "0x" + "a b " * 16, "x"])
+def test_a_broken_salt_fails_and_raises_nothing(salt: str) -> None:
+    assert failed(msgspec.structs.replace(FULL, request_salt=salt)) == {"coordinator", "input", "result"}
+
+
+def test_another_prompt_or_answer_is_noticed() -> None:
+    assert failed(FULL, payload=PAYLOAD + b" ") == {"input"}
+    assert failed(FULL, result=RESULT.replace(b"Vienna", b"Berlin")) == {"result"}
+    assert failed(FULL, payload=RESULT, result=PAYLOAD) == {"input", "result"}
+
+
+@pytest.mark.parametrize("missing", ["batch", "proof"])
+def test_a_batch_without_its_proof_or_a_proof_without_its_batch_fails(missing: str) -> None:
+    half = msgspec.structs.replace(FULL, signature="", **{missing: None})
+
+    assert failed(receipts.sign(half, COORDINATOR)) == {"batch"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"index": 1},
+        {"index": 3},
+        {"index": 2**53 - 1},
+        {"count": 3},
+        {"count": 2**53 - 1},
+        {"siblings": ()},
+        {"siblings": ("0x" + "00" * 32,) * 2},
+        {"siblings": ("0x00", "0x00")},
+        {"siblings": ("x",) * 100_000},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_wrong_proof_fails_even_when_the_coordinator_signs_it(change: dict[str, Any]) -> None:
+    assert FULL.proof is not None
+    proof = msgspec.structs.replace(FULL.proof, **change)
+
+    assert failed(receipts.sign(msgspec.structs.replace(FULL, signature="", proof=proof), COORDINATOR)) == {"batch"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"first": 0, "last": 3}, {"last": 5}, {"count": 5}, {"first": 3, "last": 6}, {"merkle_root": "0x" + "00" * 32}],
+    ids=str,
+)
+def test_a_batch_whose_numbers_do_not_agree_fails(change: dict[str, Any]) -> None:
+    assert FULL.batch is not None
+    batch = msgspec.structs.replace(FULL.batch, **change)
+
+    assert failed(receipts.sign(msgspec.structs.replace(FULL, signature="", batch=batch), COORDINATOR)) == {"batch"}
+
+
+def test_the_ends_of_a_batch_are_compared_with_a_record_at_its_end() -> None:
+    alone = records.Batch(
+        number=1,
+        previous_hash=FULL.record.previous_hash,
+        head_hash=FULL.record_hash,
+        first=3,
+        last=3,
+        count=1,
+        merkle_root="0x" + hashlib.sha256(b"\0" + bytes.fromhex(FULL.record_hash[2:])).hexdigest(),
+    )
+    proof = receipts.MerkleProof(index=0, count=1, siblings=())
+
+    for change, expected in [({}, set[str]()), ({"previous_hash": "0x"}, {"batch"}), ({"head_hash": "0x"}, {"batch"})]:
+        batch = msgspec.structs.replace(alone, **change)
+        receipt = receipts.sign(msgspec.structs.replace(FULL, signature="", batch=batch, proof=proof), COORDINATOR)
+        assert failed(receipt) == expected, change
+
+
+def test_a_receipt_reads_back_from_its_json() -> None:
+    for receipt in (EARLY, FULL):
+        assert canonical.decode(canonical.encode(receipt), Receipt) == receipt
+    with pytest.raises(Malformed):
+        canonical.decode_json(msgspec.json.encode({**msgspec.to_builtins(FULL), "version": 2}), Receipt)
+
+
+def test_a_receipt_never_identifies_the_node() -> None:
+    text = canonical.encode(FULL).decode()
+    node = vectors.load("signing")["key"]
+
+    assert "node" not in text
+    assert "att_" not in text
+    assert not any(value[2:] in text for value in node.values())
+    assert vectors.load("poe")["example"]["poe"][2:] not in text
