@@ -46,7 +46,7 @@ def ensure_environment() -> None:
     sync += ["--python", sys.executable]
     if subprocess.run([*sync, "--check", "--quiet"], cwd=REPOSITORY, check=False, capture_output=True).returncode == 0:
         return
-    say("installing the locked Python packages into .venv (0.8 GB)")
+    say("bringing .venv to what uv.lock says; the first time this fetches 200 MB")
     run_logged("uv sync", sync, folder=REPOSITORY)
 
 
