@@ -21,8 +21,9 @@ MODELS_MAX = 256
 """Installed models that one manifest may list."""
 PAYLOAD_BYTES_MAX = 4 * 1024 * 1024
 """A context of 1 M tokens at four bytes each. More is a bug or an attack."""
-RESULT_BYTES_MAX = 32 * 1024 * 1024
-"""32,768 tokens with twenty alternatives each are near 20 MiB of JSON; sealed and in base64url a third more."""
+RESULT_BYTES_MAX = 40 * 1024 * 1024
+"""32,768 tokens with twenty alternatives each are near 20 MiB of JSON; in base64url inside and outside the seal, 16/9
+of that."""
 FRAME_BYTES_MAX = 256 * 1024
 """One sealed delta: a few tokens with twenty alternatives each are a few KiB."""
 OPERATOR_BODY_BYTES_MAX = 256 * 1024
@@ -71,7 +72,9 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a node can do, signed by hash at attach. `nonce` and `issued_at` make every attach a new session."""
+    """What a node can do, signed by hash at attach. `issued_at` makes every attach a new session.
+
+    `run_id` is random and the same for one run of the daemon: another one tells that the last run's work is lost."""
 
     version: Literal[1] = 1
     node_id: NodeText
@@ -90,7 +93,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """RSA-3072 public key in PEM; proofs of execution are signed with it."""
     client_version: ShortText
     issued_at: Count
-    nonce: ShortText
+    run_id: ShortText
 
 
 class Attach(msgspec.Struct, frozen=True, kw_only=True):

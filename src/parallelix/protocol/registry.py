@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from parallelix.protocol.canonical import Count
 from parallelix.protocol.encoding import whole
 
 MINIMUM_STAKE_WEI = 50_000 * 10**18
@@ -21,4 +22,4 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
     hardware_tier: Annotated[int, Meta(ge=1, le=4)]
     node_key_hash: Annotated[str, whole("0x[0-9a-f]{64}")]
     state: Literal["active", "cooling", "retired"]
-    cooldown_ends_at: Annotated[int, Meta(ge=0)] = 0
+    cooldown_ends_at: Count = 0
