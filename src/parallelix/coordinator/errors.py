@@ -1,7 +1,7 @@
 """Every refusal that a caller of the coordinator can get: one class a code, the status with it.
 
 ApiError
-├── BadRequest 400                     malformed, invalid_request
+├── BadRequest 400                     malformed, invalid_request, bad_envelope
 │   ├── UnsupportedParameter           unsupported_parameter
 │   ├── UnknownWorkloadClass           unknown_workload_class
 │   └── ContextExceeded                context_exceeded, max_tokens_too_large
@@ -71,7 +71,7 @@ class BadRequest(ApiError):
     """The body or an address part is not what the call takes."""
 
     status = 400
-    codes = ("malformed", "invalid_request")
+    codes = ("malformed", "invalid_request", "bad_envelope")
 
 
 class UnsupportedParameter(BadRequest):

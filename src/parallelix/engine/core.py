@@ -40,7 +40,7 @@ from parallelix.engine.catalogue import (
 )
 from parallelix.engine.effects import Answer, Effect, Refused
 from parallelix.engine.entities import ApiKey, Attempt, Request
-from parallelix.engine.ledger import GRANTS, USAGE, InsufficientCredits, Ledger, available, held, split_usage
+from parallelix.engine.ledger import GRANTS, USAGE, Ledger, available, held, split_usage
 from parallelix.engine.lifecycle import FINAL_REQUEST_STATES, AttemptState, RequestState
 from parallelix.engine.pool import Need, Node, Pool
 from parallelix.engine.queue import Queue, queue_key
@@ -63,6 +63,15 @@ MEASURABLE_TOKENS = 8
 SERVICE_TIME_WEIGHT = 0.2
 BYTES_PER_TOKEN_GUESS = 4
 """For fitting a prompt into a context only; holds count every byte as a token."""
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What a request needs of a node, what it is priced at, and the worst case that is held for it."""
+
+    need: Need
+    price: Price
+    hold_wei: int
+    prompt_tokens_max: int
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,10 +152,9 @@ class Engine:
         estimate = None if not slots or service_ms is None else round((position + 1) * service_ms / slots / 1000, 1)
         return Held(reason=self._held_reason(request), position=position, estimate_seconds=estimate)
 
-    def quote_need(self, event: events.Admit) -> tuple[Need, Price, int] | Refused:
+    def quote(self, event: events.Admit) -> Plan | Refused:
         """What `Admit` would ask for, cost and hold at most, without keeping anything."""
-        plan = self._plan(event)
-        return plan if isinstance(plan, Refused) else (plan[0], plan[1], plan[2])
+        return self._plan(event)
 
     def service_seconds(self, model: str) -> float | None:
         service_ms = self._service_ms.get(model)
@@ -154,6 +162,10 @@ class Engine:
 
     def attempt(self, attempt_id: str) -> Attempt | None:
         return self._attempts.get(attempt_id)
+
+    def orphaned(self, request_id: str) -> bool:
+        """Whether the request's client was lost in a restart and has not come back."""
+        return request_id in self._orphans
 
     def settled(self, record_sequence: int) -> bool:
         """Whether the charge of the record has posted."""
@@ -188,14 +200,13 @@ class Engine:
         plan = self._plan(event)
         if isinstance(plan, Refused):
             return plan
-        need, price, hold_wei, prompt_tokens, completion_tokens = plan
-        refused = self._credit_refusal(key, hold_wei)
+        refused = self._credit_refusal(key, plan.hold_wei)
         if refused is not None:
             return refused
         # The credits clear above; only now does an id exist.
         request_id = ids.request_id(self._random(ids.UNIT_ID_BYTES))
-        if hold_wei:
-            self._post(f"hold:{request_id}", available(event.account), held(event.account), hold_wei, request_id)
+        if plan.hold_wei:
+            self._post(f"hold:{request_id}", available(event.account), held(event.account), plan.hold_wei, request_id)
         request = Request(
             request_id=request_id,
             account=event.account,
@@ -204,13 +215,13 @@ class Engine:
             kind=event.kind,
             model=event.model,
             priority=event.priority,
-            need=need,
-            price=price,
-            queue_ms=need.deadline_ms if event.queue_ms is None else event.queue_ms,
+            need=plan.need,
+            price=plan.price,
+            queue_ms=plan.need.deadline_ms if event.queue_ms is None else event.queue_ms,
             admitted_at=self._now,
-            prompt_tokens_max=prompt_tokens,
-            completion_tokens_max=completion_tokens,
-            hold_wei=hold_wei,
+            prompt_tokens_max=plan.prompt_tokens_max,
+            completion_tokens_max=plan.need.tokens,
+            hold_wei=plan.hold_wei,
             attached=event.attached,
             idempotency_key=event.idempotency_key,
             fingerprint=event.fingerprint,
@@ -222,7 +233,7 @@ class Engine:
             self._idempotent[(event.account, event.idempotency_key)] = (event.fingerprint, request_id, self._now)
         self._set_timer(self._now + self.settings.lifetime_ms, "lifetime", request_id)
         self._place(request)
-        return effects.Admitted(request_id=request_id, hold_wei=hold_wei, created=True)
+        return effects.Admitted(request_id=request_id, hold_wei=plan.hold_wei, created=True)
 
     def _repeat_of(self, event: events.Admit) -> Answer:
         if not event.idempotency_key:
@@ -269,8 +280,7 @@ class Engine:
             )
         return None
 
-    def _plan(self, event: events.Admit) -> tuple[Need, Price, int, int, int] | Refused:
-        """(need, price, hold in wei, most prompt tokens, most completion tokens), or why it cannot be."""
+    def _plan(self, event: events.Admit) -> Plan | Refused:
         if event.workload_class not in WORKLOAD_CLASSES:
             return Refused(
                 code="unknown_workload_class",
@@ -307,7 +317,7 @@ class Engine:
             tokens=completion_tokens,
             deadline_ms=min(deadline_ms, self.settings.deadline_ms_max),
         )
-        return need, price, hold_wei, prompt_tokens, completion_tokens
+        return Plan(need=need, price=price, hold_wei=hold_wei, prompt_tokens_max=prompt_tokens)
 
     def _credit_refusal(self, key: ApiKey, hold_wei: int) -> Refused | None:
         if key.budget_wei and key.spent_wei + key.committed_wei + hold_wei > key.budget_wei:
@@ -564,7 +574,9 @@ class Engine:
             finished_at=self._now,
         )
         request.record_sequence = record.sequence
-        self._rows.append(recorder.append(record, now=self._now))
+        row = recorder.append(record, now=self._now)
+        request.record_hash = row.record_hash
+        self._rows.append(row)
         self._unsettled[record.sequence] = request
         if recorder.open_count == 1:
             self._set_timer(self._now + self.settings.batch_ms, "batch", recorder.batches_closed)
@@ -759,7 +771,7 @@ class Engine:
                 code="stale_time",
                 message=f"manifest issued at {event.manifest.issued_at}, not after the last one ({before.issued_at})",
             )
-        restarted = before is not None and before.manifest.nonce != event.manifest.nonce
+        restarted = before is not None and before.manifest.run_id != event.manifest.run_id
         node = self._new_session(event, before, registration)
         if restarted:
             # Another run of the daemon: whatever the last one was doing died with it.
@@ -821,10 +833,7 @@ class Engine:
     # Money and keys -------------------------------------------------------------------------------------------------
 
     def _grant(self, event: events.Grant) -> Answer:
-        try:
-            self._post(f"grant:{event.grant_id}", GRANTS, available(event.account), event.amount_wei, "")
-        except InsufficientCredits as error:  # pragma: no cover - a source has no bottom
-            raise AssertionError(error) from error
+        self._post(event.transfer_id, GRANTS, available(event.account), event.amount_wei, "")
         return None
 
     def _key_issued(self, event: events.KeyIssued) -> Answer:
@@ -965,10 +974,12 @@ class Engine:
 
     # Restart -------------------------------------------------------------------------------------------------------
 
-    def restore(self, snapshot: Snapshot, registrations: Iterable[Registration], now: int) -> Step:
+    def restore(
+        self, snapshot: Snapshot, registrations: Iterable[Registration], now: int, random_bytes: RandomBytes
+    ) -> Step:
         """Takes up where the store left off. Every open request goes on; every attempt gets some time more."""
         assert not self.requests, "an engine is restored once, before its first step"
-        self._now = now
+        self._now, self._random = now, random_bytes
         self.registrations = {int(each.node_id): each for each in registrations}
         self.ledger = Ledger({row.account: int(row.balance_wei) for row in snapshot.balances})
         for row in snapshot.keys:

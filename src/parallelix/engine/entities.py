@@ -92,6 +92,7 @@ class Request:
     charge_wei: int = 0
     usage: Usage | None = None
     record_sequence: int = -1
+    record_hash: str = ""
 
     @property
     def final(self) -> bool:

@@ -103,11 +103,15 @@ class BatchConfirmed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True):
-    """Credits given by whoever runs the network. `grant_id` makes a repeat harmless."""
+    """Credits given by whoever runs the network. The shell hands in each `grant_id` once."""
 
     grant_id: str
     account: str
     amount_wei: int
+
+    @property
+    def transfer_id(self) -> str:
+        return f"grant:{self.grant_id}"
 
 
 class KeyIssued(msgspec.Struct, frozen=True, kw_only=True):

@@ -34,6 +34,7 @@ class Offer:
         self._reporter = reporter
         self._models: tuple[base.Model, ...] = ()
         self._version = ""
+        self._run_id = secrets.token_hex(16)
         self._look_now = asyncio.Event()
 
     async def read(self) -> bool:
@@ -97,7 +98,7 @@ class Offer:
             poe_key=self._keys.poe_public_pem,
             client_version=version,
             issued_at=issued_at_ms,
-            nonce=secrets.token_hex(16),
+            run_id=self._run_id,
         )
 
 

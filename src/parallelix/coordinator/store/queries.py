@@ -44,6 +44,7 @@ SELECT {columns} FROM records WHERE sequence BETWEEN :first AND :last ORDER BY s
 TRANSFERS_AFTER = """
 SELECT {columns} FROM transfers WHERE transfer_id > :after ORDER BY transfer_id LIMIT :limit
 """
+TRANSFER = "SELECT {columns} FROM transfers WHERE transfer_id = :transfer_id"
 PENDING_COMMANDS = """
 SELECT {columns} FROM commands WHERE applied_at = 0 ORDER BY created_at, command_id LIMIT :limit
 """

@@ -121,6 +121,9 @@ class Readers:
                 yield transfer
             after = page[-1].transfer_id
 
+    async def has_transfer(self, transfer_id: str) -> bool:
+        return await self._row(TransferRow, queries.TRANSFER, transfer_id=transfer_id) is not None
+
     async def pending_commands(self) -> list[CommandRow]:
         """Oldest first, at most 100; the next call gives the rest once these are applied."""
         return await self._rows(CommandRow, queries.PENDING_COMMANDS, limit=COMMANDS_MAX)

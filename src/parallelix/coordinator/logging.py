@@ -1,0 +1,39 @@
+"""The coordinator's log: one JSON object a line, to standard error or a file. Never a prompt, an answer or a key."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO
+
+import structlog
+
+LogEvent = Callable[[str, dict[str, Any]], None]
+
+_WARNINGS = frozenset({"attempt.rejected", "node.flagged", "node.removed", "request.failed", "registry.unreadable"})
+
+
+def make_log(stream: TextIO) -> LogEvent:
+    """A function `log(event, fields)`. Warnings are what an operator of the network should look at."""
+    logger = structlog.wrap_logger(
+        structlog.PrintLogger(stream),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        cache_logger_on_first_use=True,
+    )
+
+    def log(name: str, fields: dict[str, Any]) -> None:
+        (logger.warning if name in _WARNINGS else logger.info)(name, **fields)
+
+    return log
+
+
+def open_stream(path: Path | None) -> TextIO:
+    return sys.stderr if path is None else path.open("a", buffering=1)

@@ -1,0 +1,51 @@
+"""What `/metrics` shows. One registry for each coordinator, so that two in one process do not share counters."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from parallelix.protocol.work import Usage
+
+COMMIT_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
+GROUP_ROWS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 5000)
+
+
+class Metrics:
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "parallelix_requests", "Requests that ended, by final state", ["state"], registry=self.registry
+        )
+        self.tokens = Counter("parallelix_tokens", "Tokens charged", ["kind"], registry=self.registry)
+        self.events = Counter(
+            "parallelix_events", "Log events of the engine, by name", ["event"], registry=self.registry
+        )
+        self.heartbeats = Counter("parallelix_heartbeats", "Heartbeats accepted", registry=self.registry)
+        self.refusals = Counter("parallelix_refusals", "Calls refused, by code", ["code"], registry=self.registry)
+        self.commit_seconds = Histogram(
+            "parallelix_commit_seconds", "Time of one durable commit", buckets=COMMIT_SECONDS, registry=self.registry
+        )
+        self.commit_rows = Histogram(
+            "parallelix_commit_rows", "Rows in one commit group", buckets=GROUP_ROWS, registry=self.registry
+        )
+        self.open_requests = Gauge("parallelix_open_requests", "Requests not yet ended", registry=self.registry)
+        self.waiting_requests = Gauge("parallelix_waiting_requests", "Requests held", registry=self.registry)
+        self.nodes_online = Gauge("parallelix_nodes_online", "Nodes online", registry=self.registry)
+        self.slots_free = Gauge("parallelix_slots_free", "Free slots of online nodes", registry=self.registry)
+        self.records = Gauge("parallelix_records", "Records in the chain", registry=self.registry)
+
+    def event(self, name: str) -> None:
+        self.events.labels(name).inc()
+
+    def finished(self, state: str, usage: Usage | None) -> None:
+        self.requests.labels(state).inc()
+        if usage is not None:
+            self.tokens.labels("prompt").inc(usage.prompt_tokens)
+            self.tokens.labels("completion").inc(usage.completion_tokens)
+
+    def committed(self, rows: int, seconds: float) -> None:
+        self.commit_rows.observe(rows)
+        self.commit_seconds.observe(seconds)
+
+    def text(self) -> bytes:
+        return generate_latest(self.registry)

@@ -1,0 +1,982 @@
+"""The coordinator's body around the engine: it seals, commits, then acts.
+
+Every call steps the engine once, hands the step's rows to the journal, and answers when they are durable. Effects are
+carried out after the same commit and in the order of their steps, so nobody hears of anything that a power cut could
+still undo. Only text that a node streams is shown at once, and it is marked provisional.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Any, TypeAlias
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
+from parallelix.coordinator import errors
+from parallelix.coordinator.feed import Delta, Ended, Feed, Outcome, Position, Progress, Restarted, StreamItem
+from parallelix.coordinator.live import KEYS_BYTES, LiveAttempt, LiveRequest, LiveSession
+from parallelix.coordinator.mailbox import Mailbox
+from parallelix.coordinator.metrics import Metrics
+from parallelix.coordinator.secrets import CoordinatorSecrets
+from parallelix.coordinator.settings import CoordinatorSettings
+from parallelix.coordinator.spec import RequestSpec
+from parallelix.coordinator.store.journal import Journal
+from parallelix.coordinator.store.readers import Readers
+from parallelix.coordinator.store.rows import EnvelopeRow, PayloadRow, ResultRow
+from parallelix.engine import effects, events, validator
+from parallelix.engine.catalogue import WORKLOAD_CLASSES, ModelEntry, price_of
+from parallelix.engine.core import Engine, Step
+from parallelix.engine.entities import ApiKey, Request
+from parallelix.engine.ledger import available, held
+from parallelix.engine.lifecycle import FINAL_REQUEST_STATES, RequestState
+from parallelix.engine.pool import Need
+from parallelix.engine.recorder import batch_of
+from parallelix.engine.rows import RequestRow, Row
+from parallelix.protocol import envelope, merkle, receipts, requests, work
+from parallelix.protocol.canonical import decode, encode
+from parallelix.protocol.encoding import from_hex, to_base64url, to_hex
+from parallelix.protocol.messages import Cancellation, Rejection, Result, ResultDetail, Work
+from parallelix.protocol.records import Batch, ExecutionRecord
+from parallelix.protocol.work import Entry, Payload, ResultContent
+
+__all__ = ["Coordinator", "Created", "Delta", "Ended", "Outcome", "Position", "Progress", "Restarted", "StreamItem"]
+
+TREES_KEPT = 16
+"""Merkle trees in memory for receipts; one of 4,096 leaves is 0.5 MiB and takes 8 ms to build again."""
+LIST_LIMIT_MAX = 100
+
+RandomBytes: TypeAlias = Callable[[int], bytes]
+LogEvent: TypeAlias = Callable[[str, dict[str, Any]], None]
+
+
+class Created(msgspec.Struct, frozen=True, kw_only=True):
+    """`created` is false where an Idempotency-Key found the request that it made before."""
+
+    request_id: str
+    created: bool
+    hold_wei: int
+
+
+class Coordinator:
+    """One running coordinator. All of it lives on one event loop."""
+
+    def __init__(
+        self,
+        *,
+        settings: CoordinatorSettings,
+        engine: Engine,
+        readers: Readers,
+        journal: Journal,
+        secrets: CoordinatorSecrets,
+        metrics: Metrics,
+        log: LogEvent,
+        clock: Callable[[], int],
+        random_bytes: RandomBytes,
+    ) -> None:
+        self.settings = settings
+        self.engine = engine
+        self.readers = readers
+        self.journal = journal
+        self.secrets = secrets
+        self.metrics = metrics
+        self.clock = clock
+        self.started_at = clock()
+        self.anchor_batch: Callable[[Batch], None] = _no_anchor
+        self.anchor_address = "local"
+        self.stopping = False
+        self.log = log
+        self._random = random_bytes
+        self._requests: dict[str, LiveRequest] = {}
+        self._attempts: dict[str, LiveAttempt] = {}
+        self._sessions: dict[int, LiveSession] = {}
+        self._mailboxes: dict[int, Mailbox] = {}
+        self._results: dict[str, _Answer] = {}
+        self._payload_bytes = 0
+        self._keys_by_hash: dict[str, ApiKey] = {}
+        self._trees: OrderedDict[int, merkle.Tree] = OrderedDict()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0
+        self._graces: dict[str, asyncio.TimerHandle] = {}
+
+    # Steps --------------------------------------------------------------------------------------------------------
+
+    def step(self, event: events.Event) -> tuple[effects.Answer, int]:
+        """Steps the engine. Gives its answer and the ticket to wait for before anybody may hear it."""
+        step = self.engine.step(event, self.clock(), self._random)
+        return step.answer, self._carry(step)
+
+    async def settle(self, event: events.Event) -> effects.Answer:
+        """Steps the engine and returns its answer once what it says is durable."""
+        answer, ticket = self.step(event)
+        await self.journal.wait(ticket)
+        return answer
+
+    def _carry(self, step: Step, rows: Sequence[Row] = ()) -> int:
+        """Hands a step to the journal: its rows, the envelopes of its offers, and its effects to carry out after."""
+        to_write = [*step.rows, *rows]
+        works: dict[str, Work] = {}
+        for effect in step.effects:
+            if isinstance(effect, effects.Offer):
+                sealed, row = self._seal_offer(effect)
+                works[effect.attempt_id] = sealed
+                if row is not None:
+                    to_write.append(row)
+        then: Callable[[], None] | None = None
+        if step.effects:
+
+            def carry_out() -> None:
+                for effect in step.effects:
+                    self._carry_out(effect, works)
+
+            then = carry_out
+        ticket = self.journal.append(to_write, after=then)
+        self._arm()
+        return ticket
+
+    def _carry_out(self, effect: effects.Effect, works: dict[str, Work]) -> None:
+        if isinstance(effect, effects.RequestProgress):
+            self._show_progress(effect)
+        elif isinstance(effect, effects.Offer):
+            # An offer may have been withdrawn by a later step of the same commit group.
+            if effect.attempt_id in self._attempts and self.engine.attempt(effect.attempt_id) is not None:
+                self.mailbox(effect.node_id).put_work(works[effect.attempt_id])
+        elif isinstance(effect, effects.Withdraw):
+            self.mailbox(effect.node_id).cancel(
+                Cancellation(attempt_id=effect.attempt_id, reason=effect.reason, partial=effect.partial)
+            )
+            if not effect.partial:
+                self._attempts.pop(effect.attempt_id, None)
+        elif isinstance(effect, effects.TellRejection):
+            self._attempts.pop(effect.attempt_id, None)
+            self.mailbox(effect.node_id).tell(
+                Rejection(attempt_id=effect.attempt_id, unit_id=effect.request_id, reason=effect.reason, at=effect.at)
+            )
+        elif isinstance(effect, effects.AnchorBatch):
+            self.anchor_batch(effect.batch)
+        elif isinstance(effect, effects.StandingChanged):
+            self.mailbox(effect.node_id).wake()
+        else:
+            self.metrics.event(effect.name)
+            self.log(effect.name, effect.fields)
+
+    def _arm(self) -> None:
+        """Wakes for the engine's next timer."""
+        due_at = self.engine.next_due()
+        if due_at is None or (self._timer is not None and self._timer_at <= due_at):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = due_at
+        delay_seconds = max(0, due_at - self.clock()) / 1000
+        self._timer = asyncio.get_running_loop().call_later(delay_seconds, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self.step(events.Tick())
+        self._arm()
+
+    def start(self, step: Step, payloads: Sequence[PayloadRow], envelopes: Sequence[EnvelopeRow]) -> None:
+        """Takes up the open requests of a restored engine: unwraps their keys, then offers again what was offered."""
+        keys = {key.key_hash: key for key in self.engine.keys.values()}
+        self._keys_by_hash.update(keys)
+        for row in payloads:
+            request = self.engine.requests.get(row.request_id)
+            if request is not None:
+                content_key, salt = self._unwrap_keys(row.wrapped_keys)
+                self._make_live(request, content_key, salt, row.sealed, row.requester_public_key)
+        for row in envelopes:
+            attempt = self.engine.attempt(row.attempt_id)
+            if attempt is not None:
+                self._attempts[row.attempt_id] = LiveAttempt(
+                    attempt_id=row.attempt_id,
+                    request_id=attempt.request_id,
+                    number=attempt.number,
+                    node_id=attempt.node_id,
+                    model_digest=attempt.model_digest,
+                    channel_secret=envelope.unwrap_at_rest(self.secrets.storage_key, row.wrapped_secret),
+                )
+                self._requests[attempt.request_id].feed.begin(attempt.number)
+        self._carry(step)
+        self._arm()
+
+    def stop(self) -> None:
+        """No new requests, and every waiting poll is answered. What is open stays open in the store."""
+        self.stopping = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for mailbox in self._mailboxes.values():
+            mailbox.wake()
+
+    # 1 Request, 2 Admit ----------------------------------------------------------------------------------------------
+
+    def authenticate(self, bearer: str) -> ApiKey:
+        """The API key that `bearer` is. Raises `Unauthorised`."""
+        key = self._keys_by_hash.get(hashlib.sha256(bearer.encode()).hexdigest())
+        if key is None:
+            raise errors.Unauthorised("the API key is not known here; make one with `parallelix coordinator key`")
+        if key.revoked_at:
+            raise errors.Unauthorised(f"API key {key.key_id} was revoked; use another", code="revoked_key")
+        if not key.usable(self.clock()):
+            raise errors.Unauthorised(f"API key {key.key_id} has expired; make a new one", code="expired_key")
+        return key
+
+    def fingerprint(self, body: bytes, route: str) -> str:
+        """What an Idempotency-Key stands for. Keyed, so that the store does not give prompts away to guessing."""
+        return hmac.digest(self.secrets.fingerprint_key, route.encode() + b"\0" + body, "sha256").hex()
+
+    async def create(
+        self, key: ApiKey, spec: RequestSpec, *, attached: bool, idempotency_key: str = "", fingerprint: str = ""
+    ) -> Created:
+        """Admits a request. Returns once it is durable; raises the `ApiError` that says why it cannot be."""
+        if self.stopping:
+            raise errors.Unavailable("the coordinator is stopping; try again", code="stopping", retry_after_seconds=5)
+        if spec.credit_account and spec.credit_account.lower() != key.account.lower():
+            raise errors.Forbidden(
+                f"credit_account {spec.credit_account!r}: key {key.key_id} pays from {key.account!r}; leave it out"
+            )
+        event = self._admission(key, spec, attached, idempotency_key, fingerprint)
+        self.journal.require_room()
+        if self._payload_bytes > self.settings.open_payload_bytes_max:
+            raise errors.Unavailable(
+                f"open requests hold {self._payload_bytes} bytes of payload, at most "
+                f"{self.settings.open_payload_bytes_max}; try again later",
+                retry_after_seconds=5,
+            )
+        step = self.engine.step(event, self.clock(), self._random)
+        rows: list[Row] = []
+        if isinstance(step.answer, effects.Admitted) and step.answer.created:
+            rows.append(self._seal_request(step.answer.request_id, spec))
+        ticket = self._carry(step, rows)
+        await self.journal.wait(ticket)
+        if isinstance(step.answer, effects.Refused):
+            raise api_error(step.answer)
+        assert isinstance(step.answer, effects.Admitted), step.answer
+        if not step.answer.created and attached:
+            self._drop_grace(step.answer.request_id)
+            self.step(events.ClientReturned(request_id=step.answer.request_id))
+        return Created(request_id=step.answer.request_id, created=step.answer.created, hold_wei=step.answer.hold_wei)
+
+    def _admission(
+        self, key: ApiKey, spec: RequestSpec, attached: bool, idempotency_key: str, fingerprint: str
+    ) -> events.Admit:
+        return events.Admit(
+            account=key.account,
+            key_id=key.key_id,
+            workload_class=spec.workload_class,
+            kind=spec.payload.kind,
+            model=spec.payload.model,
+            hardware_tier=spec.hardware_tier,
+            priority=spec.priority,
+            deadline_ms=round((spec.deadline_seconds or 0) * 1000),
+            queue_ms=None if spec.queue_seconds is None else round(spec.queue_seconds * 1000),
+            prompt_bytes=prompt_bytes(spec.payload),
+            message_count=max(1, spec.message_count),
+            max_tokens=spec.max_tokens,
+            features=spec.features,
+            attached=attached,
+            idempotency_key=idempotency_key,
+            fingerprint=fingerprint,
+        )
+
+    def _seal_request(self, request_id: str, spec: RequestSpec) -> PayloadRow:
+        request = self.engine.requests[request_id]
+        sampling = msgspec.structs.replace(spec.payload.sampling, max_tokens=request.completion_tokens_max)
+        plaintext = encode(msgspec.structs.replace(spec.payload, sampling=sampling))
+        content_key, salt = self._random(envelope.KEY_BYTES), self._random(envelope.KEY_BYTES)
+        sealed = envelope.seal_payload(
+            plaintext, unit_id=request_id, content_key=content_key, nonce=self._random(envelope.NONCE_BYTES)
+        )
+        self._make_live(request, content_key, salt, sealed, spec.requester_public_key, work.input_hash(salt, plaintext))
+        return PayloadRow(
+            request_id=request_id,
+            sealed=sealed,
+            wrapped_keys=envelope.wrap_at_rest(self.secrets.storage_key, content_key + salt),
+            requester_public_key=spec.requester_public_key,
+            created_at=request.admitted_at,
+        )
+
+    def _make_live(
+        self,
+        request: Request,
+        content_key: bytes,
+        salt: bytes,
+        sealed: bytes,
+        requester_public_key: str,
+        input_hash: bytes | None = None,
+    ) -> None:
+        if input_hash is None:
+            plaintext = envelope.open_payload(sealed, unit_id=request.request_id, content_key=content_key)
+            input_hash = work.input_hash(salt, plaintext)
+        self._requests[request.request_id] = LiveRequest(
+            request=request,
+            content_key=content_key,
+            salt=salt,
+            sealed_payload=sealed,
+            payload_text=to_base64url(sealed),
+            payload_sha256=envelope.payload_digest(sealed),
+            input_hash=input_hash,
+            requester_key=envelope.load_rsa_public_key(requester_public_key) if requester_public_key else None,
+        )
+        self._payload_bytes += len(sealed)
+
+    def _unwrap_keys(self, wrapped: bytes) -> tuple[bytes, bytes]:
+        keys = envelope.unwrap_at_rest(self.secrets.storage_key, wrapped)
+        assert len(keys) == KEYS_BYTES, len(keys)
+        return keys[: envelope.KEY_BYTES], keys[envelope.KEY_BYTES :]
+
+    # 4 Encrypt, 5 Dispatch -------------------------------------------------------------------------------------------
+
+    def _seal_offer(self, offer: effects.Offer) -> tuple[Work, EnvelopeRow | None]:
+        """Seals the unit's keys to the node. An attempt that is offered again keeps its channel secret."""
+        live, session = self._requests[offer.request_id], self.session(offer.node_id)
+        known = self._attempts.get(offer.attempt_id)
+        secret = known.channel_secret if known is not None else self._random(envelope.KEY_BYTES)
+        sealed = envelope.seal_envelope(
+            envelope.Secrets(content_key=live.content_key, request_salt=live.salt, channel_secret=secret),
+            header=envelope.EnvelopeHeader(
+                kid=session.envelope_key_id,
+                attempt=offer.attempt_id,
+                unit=offer.request_id,
+                node=str(offer.node_id),
+                payload_sha256=live.payload_sha256,
+            ),
+            recipient=session.envelope_key,
+        )
+        unit = Work(
+            attempt_id=offer.attempt_id,
+            attempt_number=offer.attempt_number,
+            unit_id=offer.request_id,
+            workload_class=offer.workload_class,
+            model=offer.model,
+            model_digest=offer.model_digest,
+            deadline_seconds=offer.deadline_ms / 1000,
+            payload=live.payload_text,
+            envelope=sealed,
+        )
+        if known is not None:
+            return unit, None
+        self._attempts[offer.attempt_id] = LiveAttempt(
+            attempt_id=offer.attempt_id,
+            request_id=offer.request_id,
+            number=offer.attempt_number,
+            node_id=offer.node_id,
+            model_digest=offer.model_digest,
+            channel_secret=secret,
+        )
+        return unit, EnvelopeRow(
+            attempt_id=offer.attempt_id,
+            request_id=offer.request_id,
+            envelope=sealed,
+            wrapped_secret=envelope.wrap_at_rest(self.secrets.storage_key, secret),
+        )
+
+    def mailbox(self, node_id: int) -> Mailbox:
+        mailbox = self._mailboxes.get(node_id)
+        if mailbox is None:
+            mailbox = self._mailboxes[node_id] = Mailbox()
+        return mailbox
+
+    def session(self, node_id: int) -> LiveSession:
+        """The node's present session with its keys parsed; parsed on first use after a restart."""
+        node = self.engine.pool.nodes[node_id]
+        session = self._sessions.get(node_id)
+        if session is None or session.session != node.session:
+            session = LiveSession(
+                node_id=node_id,
+                session=node.session,
+                public_key=from_hex(node.public_key, name="public_key", length_bytes=64),
+                envelope_key=envelope.load_rsa_public_key(node.manifest.envelope_key),
+                envelope_key_id=hashlib.sha256(node.manifest.envelope_key.encode()).hexdigest()[:16],
+                poe_key=envelope.load_rsa_public_key(node.manifest.poe_key),
+            )
+            self._sessions[node_id] = session
+        return session
+
+    # 7 Execute, as it streams ----------------------------------------------------------------------------------------
+
+    def live_attempt(self, attempt_id: str) -> LiveAttempt | None:
+        return self._attempts.get(attempt_id)
+
+    def take_delta(self, attempt: LiveAttempt, entries: tuple[Entry, ...]) -> None:
+        """Text that a node generated: shown at once, provisional until the result is verified."""
+        attempt.received_bytes += sum(len(entry.text.encode()) for entry in entries)
+        live = self._requests.get(attempt.request_id)
+        if live is not None and live.streams and live.feed.attempt_number == attempt.number:
+            live.feed.add(entries)
+
+    # 9 Return, 10 Verify ----------------------------------------------------------------------------------------------
+
+    async def take_result(self, attempt: LiveAttempt, result: Result, detail: ResultDetail) -> effects.Answer:
+        """Verifies a sealed result, records it, and stores it for its requester."""
+        live = self._requests.get(attempt.request_id)
+        known = self.engine.attempt(attempt.attempt_id)
+        if live is None or known is None:
+            return await self.settle(_returned(attempt, "failed"))
+        session = self.session(attempt.node_id)
+        poe_key = session.poe_key.raw_value
+        assert isinstance(poe_key, RSAPublicKey)
+        verdict = validator.examine(result, detail, self._expected(live, attempt, session), poe_key)
+        if isinstance(verdict, validator.Rejected):
+            return await self.settle(_returned(attempt, "rejected", code=verdict.code, message=verdict.message))
+        outcome = "cancelled" if result.outcome == "cancelled" else "completed"
+        step = self.engine.step(
+            msgspec.structs.replace(_returned(attempt, outcome), facts=verdict.facts), self.clock(), self._random
+        )
+        rows: list[Row] = []
+        if attempt.request_id not in self.engine.requests:
+            answer = self._answer(live, verdict)
+            self._results[attempt.request_id] = answer
+            rows.append(self._result_row(live, answer))
+        ticket = self._carry(step, rows)
+        await self.journal.wait(ticket)
+        return step.answer
+
+    async def take_refusal(self, attempt: LiveAttempt, result: Result) -> effects.Answer:
+        """The node says that it has no result."""
+        outcome = "declined" if result.outcome == "declined" else "failed"
+        event = _returned(attempt, outcome, code=result.code or "node.runtime_failed", message=result.message)
+        return await self.settle(event)
+
+    def _expected(self, live: LiveRequest, attempt: LiveAttempt, session: LiveSession) -> validator.Expected:
+        feed = live.feed
+        return validator.Expected(
+            chain_id=self.settings.chain_id,
+            unit_id=attempt.request_id,
+            attempt_id=attempt.attempt_id,
+            attempt_number=attempt.number,
+            node_id=attempt.node_id,
+            node_public_key=session.public_key,
+            model_digest=attempt.model_digest,
+            input_hash=live.input_hash,
+            request_salt=live.salt,
+            streamed_text=feed.text() if feed.attempt_number == attempt.number else "",
+        )
+
+    def _answer(self, live: LiveRequest, verdict: validator.Verified) -> _Answer:
+        if live.requester_key is None:
+            return _Answer(verdict=verdict)
+        sealed = envelope.seal_to_requester(verdict.content_bytes, live.requester_key, unit_id=live.request_id)
+        return _Answer(verdict=verdict, sealed_result=sealed)
+
+    def _result_row(self, live: LiveRequest, answer: _Answer) -> ResultRow:
+        """At rest under the request's own key, and beneath it under the requester's where it gave one."""
+        content = answer.verdict.content_bytes if answer.sealed_result is None else answer.sealed_result.encode()
+        return ResultRow(
+            request_id=live.request_id,
+            sealed=self._seal_at_rest(live, content, "result"),
+            entries=self._seal_at_rest(live, answer.verdict.entries_bytes, "entries"),
+            expires_at=self.clock() + round(self.settings.retention_seconds * 1000),
+        )
+
+    def _seal_at_rest(self, live: LiveRequest, data: bytes, what: str) -> bytes:
+        return envelope.seal_at_rest(
+            live.content_key, data, purpose=f"{what}:{live.request_id}", nonce=self._random(envelope.NONCE_BYTES)
+        )
+
+    # 13 Return result -------------------------------------------------------------------------------------------------
+
+    def _show_progress(self, progress: effects.RequestProgress) -> None:
+        live = self._requests.get(progress.request_id)
+        if live is None:
+            return
+        if progress.kind == "finished":
+            self._finish(live, progress)
+        elif progress.kind == "restarted":
+            self._forget_attempt(progress.attempt_id)
+        else:
+            if progress.kind == "dispatched":
+                live.feed.begin(progress.attempt_number)
+            live.feed.note(Progress(kind=progress.kind, attempt_number=progress.attempt_number, reason=progress.reason))
+            if progress.kind == "running":
+                attempt = self._attempts.get(progress.attempt_id)
+                if attempt is not None:
+                    self.mailbox(attempt.node_id).drop_work(attempt.attempt_id)
+
+    def _forget_attempt(self, attempt_id: str) -> None:
+        attempt = self._attempts.pop(attempt_id, None)
+        if attempt is not None:
+            self.mailbox(attempt.node_id).drop_work(attempt_id)
+
+    def _finish(self, live: LiveRequest, progress: effects.RequestProgress) -> None:
+        answer = self._results.pop(live.request_id, None)
+        outcome = _outcome(live, answer)
+        for attempt in live.request.attempts:
+            self._forget_attempt(attempt.attempt_id)
+        if answer is not None and live.streams:
+            _complete(live.feed, answer.verdict)
+        live.feed.end(outcome)
+        self._payload_bytes -= len(live.sealed_payload)
+        del self._requests[live.request_id]
+        self._drop_grace(live.request_id)
+        self.metrics.finished(progress.state, outcome.usage)
+
+    async def outcome(self, key: ApiKey, request_id: str) -> Outcome:
+        """Waits for the end of a request. Raises `NotFound` for one that is not this account's."""
+        live = self._requests.get(request_id)
+        if live is not None and live.request.account == key.account:
+            self._drop_grace(request_id)
+            return await live.feed.wait_end()
+        row = await self._own_row(key, request_id)
+        return await self._stored_outcome(row)
+
+    async def follow(
+        self, key: ApiKey, request_id: str, *, after: Position | None = None
+    ) -> AsyncGenerator[StreamItem, None]:
+        """What happens to a request, from `after` on, until it ends."""
+        live = self._requests.get(request_id)
+        if live is not None and live.request.account == key.account:
+            self._drop_grace(request_id)
+            if self.engine.orphaned(request_id):
+                self.step(events.ClientReturned(request_id=request_id))
+            async for item in live.feed.follow(after):
+                yield item
+            return
+        row = await self._own_row(key, request_id)
+        outcome = await self._stored_outcome(row)
+        feed = await self._stored_feed(row, outcome)
+        async for item in feed.follow(after):
+            yield item
+
+    async def _stored_feed(self, row: RequestRow, outcome: Outcome) -> Feed:
+        feed = Feed()
+        attempts = await self.readers.attempts_of(row.request_id)
+        feed.begin(max((attempt.number for attempt in attempts), default=0))
+        if outcome.content is not None:
+            feed.add(outcome.entries or (Entry(outcome.content.text),))
+        feed.end(outcome)
+        return feed
+
+    async def client_left(self, request_id: str) -> None:
+        """A waiting client closed its connection: cancelled after a grace, unless somebody follows again."""
+        live = self._requests.get(request_id)
+        if live is None or live.feed.followers or self.stopping:
+            return
+        self._drop_grace(request_id)
+        self._graces[request_id] = asyncio.get_running_loop().call_later(
+            self.settings.client_grace_seconds, self._give_up, request_id
+        )
+
+    def _give_up(self, request_id: str) -> None:
+        self._graces.pop(request_id, None)
+        live = self._requests.get(request_id)
+        if live is not None and not live.feed.followers:
+            self.step(events.Cancel(request_id=request_id, charged=True, reason="client_left"))
+
+    def _drop_grace(self, request_id: str) -> None:
+        timer = self._graces.pop(request_id, None)
+        if timer is not None:
+            timer.cancel()
+
+    async def abandon(self, request_id: str, reason: str) -> None:
+        """Ends a request without a charge: its client saw text that is void now."""
+        await self.settle(events.Cancel(request_id=request_id, charged=False, reason=reason))
+
+    async def cancel(self, key: ApiKey, request_id: str) -> requests.RequestView:
+        await self._own_row(key, request_id)
+        await self.settle(events.Cancel(request_id=request_id, charged=True, reason="requester"))
+        return await self.view(key, request_id)
+
+    # Views ------------------------------------------------------------------------------------------------------------
+
+    async def view(self, key: ApiKey, request_id: str, *, with_result: bool = True) -> requests.RequestView:
+        """One request as its owner sees it. Raises `NotFound` for one that is not this account's."""
+        request = self.engine.requests.get(request_id)
+        if request is not None and request.account == key.account:
+            view = self._view(request.row(), attempts=len(request.attempts), waiting=self.engine.held(request))
+            await self.journal.flushed()
+            return view
+        row = await self._own_row(key, request_id)
+        attempts = await self.readers.attempts_of(request_id)
+        if not with_result:
+            return self._view(row, attempts=len(attempts))
+        outcome = await self._stored_outcome(row)
+        return self._view(row, attempts=len(attempts), outcome=outcome)
+
+    async def list(
+        self, key: ApiKey, *, state: str | None = None, limit: int = 20, cursor: str | None = None
+    ) -> requests.RequestList:
+        """The account's requests, newest first."""
+        await self.journal.flushed()
+        found = await self.readers.requests_of(
+            key.account, state=state or "", limit=min(limit, LIST_LIMIT_MAX), cursor=cursor or ""
+        )
+        views: list[requests.RequestView] = []
+        for row in found.requests:
+            request = self.engine.requests.get(row.request_id)
+            if request is not None:
+                views.append(
+                    self._view(request.row(), attempts=len(request.attempts), waiting=self.engine.held(request))
+                )
+            else:
+                views.append(self._view(row, attempts=len(await self.readers.attempts_of(row.request_id))))
+        return requests.RequestList(data=tuple(views), next_cursor=found.next_cursor or None)
+
+    def _view(
+        self,
+        row: RequestRow,
+        *,
+        attempts: int,
+        waiting: requests.Held | None = None,
+        outcome: Outcome | None = None,
+    ) -> requests.RequestView:
+        recorded = row.record_sequence >= 0
+        state: Any = row.state
+        return requests.RequestView(
+            id=row.request_id,
+            state=state,
+            reason=row.reason,
+            held=waiting,
+            workload_class=row.workload_class,
+            kind=row.kind,
+            model=row.model,
+            hardware_tier=row.hardware_tier,
+            priority=row.priority,
+            deadline_seconds=row.deadline_ms / 1000,
+            queue_seconds=row.queue_ms / 1000,
+            created_at=row.admitted_at,
+            finished_at=row.finished_at or None,
+            attempts=attempts,
+            usage=work.Usage(prompt_tokens=row.prompt_tokens, completion_tokens=row.completion_tokens)
+            if recorded
+            else None,
+            hold_wei=row.hold_wei,
+            charge_wei=row.charge_wei,
+            settled=self.engine.settled(row.record_sequence)
+            if recorded
+            else RequestState(state) in FINAL_REQUEST_STATES,
+            record_hash=outcome.record_hash if outcome else None,
+            result=_result_view(outcome) if outcome else None,
+            sealed_result=outcome.sealed_result if outcome else None,
+        )
+
+    async def _own_row(self, key: ApiKey, request_id: str) -> RequestRow:
+        request = self.engine.requests.get(request_id)
+        if request is not None:
+            row: RequestRow | None = request.row()
+            await self.journal.flushed()
+        else:
+            await self.journal.flushed()
+            row = await self.readers.request(request_id)
+        if row is None or row.account != key.account:
+            raise errors.NotFound(
+                f"request {request_id[:80]!r}: this account has none of that id", code="unknown_request"
+            )
+        return row
+
+    async def _stored_outcome(self, row: RequestRow) -> Outcome:
+        state: Any = row.state
+        if row.record_sequence < 0:
+            return Outcome(request_id=row.request_id, state=state, reason=row.reason)
+        record = await self.readers.record_of_request(row.request_id)
+        outcome = Outcome(
+            request_id=row.request_id,
+            state=state,
+            reason=row.reason,
+            usage=work.Usage(prompt_tokens=row.prompt_tokens, completion_tokens=row.completion_tokens),
+            charge_wei=int(row.charge_wei),
+            record_hash=record.record_hash if record else None,
+        )
+        stored, payload = await self.readers.result(row.request_id), await self.readers.payload(row.request_id)
+        if stored is None or payload is None:
+            return outcome
+        content_key, _ = self._unwrap_keys(payload.wrapped_keys)
+        content = envelope.open_at_rest(content_key, stored.sealed, purpose=f"result:{row.request_id}")
+        if payload.requester_public_key:
+            return msgspec.structs.replace(outcome, sealed_result=content.decode())
+        entries = envelope.open_at_rest(content_key, stored.entries, purpose=f"entries:{row.request_id}")
+        return msgspec.structs.replace(
+            outcome, content=decode(content, ResultContent), entries=work.decode_entries(entries)
+        )
+
+    async def receipt(self, key: ApiKey, request_id: str) -> receipts.Receipt:
+        """What the requester keeps. Raises `NotRecordedYet` until there is a record."""
+        row = await self._own_row(key, request_id)
+        record_row = await self.readers.record_of_request(request_id)
+        payload = await self.readers.payload(request_id)
+        if record_row is None or payload is None:
+            raise errors.NotRecordedYet(
+                f"request {request_id} is {row.state} and has no record; a receipt exists once it completes"
+            )
+        _, salt = self._unwrap_keys(payload.wrapped_keys)
+        batch, proof = await self._proof(record_row.sequence)
+        receipt = receipts.Receipt(
+            record=decode(record_row.body, ExecutionRecord),
+            record_hash=record_row.record_hash,
+            request_salt=to_hex(salt),
+            charge_wei=row.charge_wei,
+            batch=batch,
+            proof=proof,
+            chain_id=self.settings.chain_id,
+            anchor=self.anchor_address,
+            coordinator=self.secrets.signer.address,
+        )
+        return receipts.sign(receipt, self.secrets.signer)
+
+    async def _proof(self, sequence: int) -> tuple[Batch | None, receipts.MerkleProof | None]:
+        found = await self.readers.batch_of(sequence)
+        if found is None or not found.confirmed_at:
+            return None, None
+        batch = batch_of(found)
+        tree = self._trees.get(batch.number)
+        if tree is None:
+            rows = await self.readers.records_range(batch.first, batch.last)
+            tree = merkle.Tree([from_hex(row.record_hash, name="record_hash", length_bytes=32) for row in rows])
+            self._trees[batch.number] = tree
+            if len(self._trees) > TREES_KEPT:
+                self._trees.popitem(last=False)
+        index = sequence - batch.first
+        siblings = tuple(to_hex(each) for each in tree.proof(index))
+        return batch, receipts.MerkleProof(index=index, count=batch.count, siblings=siblings)
+
+    async def quote(self, key: ApiKey, spec: RequestSpec) -> requests.Quote:
+        event = self._admission(key, spec, False, "", "")
+        plan = self.engine.quote(event)
+        if isinstance(plan, effects.Refused):
+            raise api_error(plan)
+        need, price = plan.need, plan.price
+        credit_wei = self.engine.ledger.balance_wei(available(key.account))
+        slots, free = self.engine.pool.slots(need)
+        waiting = self.engine.queue.waiting(spec.workload_class, spec.payload.model)
+        service_seconds = self.engine.service_seconds(spec.payload.model)
+        estimate = None
+        if service_seconds is not None and slots:
+            estimate = round(service_seconds * (1 + (0 if free else (waiting + 1) / slots)), 1)
+        return requests.Quote(
+            model=spec.payload.model,
+            hold_wei=str(plan.hold_wei),
+            prompt_wei_per_1000=str(price.prompt_wei),
+            completion_wei_per_1000=str(price.completion_wei),
+            prompt_tokens_max=plan.prompt_tokens_max,
+            completion_tokens_max=need.tokens,
+            available_wei=str(credit_wei),
+            affordable=credit_wei >= plan.hold_wei,
+            capable_nodes=self.engine.pool.capable_nodes(need),
+            free_slots=free,
+            waiting=waiting,
+            estimate_seconds=estimate,
+        )
+
+    async def account(self, key: ApiKey) -> requests.AccountView:
+        ledger = self.engine.ledger
+        view = requests.AccountView(
+            account=key.account,
+            available_wei=str(ledger.balance_wei(available(key.account))),
+            held_wei=str(ledger.balance_wei(held(key.account))),
+            open_requests=self.engine.open_of_account.get(key.account, 0),
+            key=key_view(key),
+        )
+        await self.journal.flushed()
+        return view
+
+    def keys(self, key: ApiKey) -> requests.KeyList:
+        own = [each for each in self.engine.keys.values() if each.account == key.account]
+        return requests.KeyList(data=tuple(key_view(each) for each in sorted(own, key=lambda each: each.created_at)))
+
+    def models(self) -> requests.ModelList:
+        catalogue = self.engine.catalogue
+        views: list[requests.ModelView] = []
+        for model in catalogue.models:
+            price = price_of(catalogue, model, tier=1, priority="standard")
+            need = _any_need(model)
+            views.append(
+                requests.ModelView(
+                    id=model.name,
+                    created=self.started_at // 1000,
+                    context_tokens=model.context_tokens,
+                    max_tokens_default=model.max_tokens_default,
+                    max_tokens_max=model.max_tokens_max,
+                    prompt_wei_per_1000=str(price.prompt_wei),
+                    completion_wei_per_1000=str(price.completion_wei),
+                    digests=model.digests,
+                    capable_nodes=self.engine.pool.capable_nodes(need),
+                    free_slots=self.engine.pool.slots(need)[1],
+                )
+            )
+        return requests.ModelList(data=tuple(views))
+
+    async def network(self) -> requests.NetworkView:
+        engine = self.engine
+        online = [node for node in engine.pool.nodes.values() if node.online]
+        view = requests.NetworkView(
+            nodes_online=len(online),
+            slots=sum(node.manifest.slots for node in online),
+            slots_free=sum(max(0, node.slots_free) for node in online),
+            requests_open=len(engine.requests),
+            requests_waiting=len(engine.queue),
+            records=engine.recorder.sequence,
+            head_hash=engine.recorder.head_hash,
+            batches=engine.recorder.batches_closed,
+            batches_confirmed=engine.recorder.batches_confirmed,
+        )
+        await self.journal.flushed()
+        return view
+
+    async def record(self, record_hash: str) -> ExecutionRecord:
+        await self.journal.flushed()
+        row = await self.readers.record_by_hash(record_hash)
+        if row is None:
+            raise errors.NotFound(f"record {record_hash[:80]!r}: not in the chain", code="unknown_record")
+        return decode(row.body, ExecutionRecord)
+
+    async def batch(self, number: int) -> Batch:
+        await self.journal.flushed()
+        row = await self.readers.batch(number)
+        if row is None:
+            raise errors.NotFound(
+                f"batch {number}: the last one is {self.engine.recorder.batches_closed - 1}", code="unknown_batch"
+            )
+        return batch_of(row)
+
+    def ready(self) -> tuple[bool, str]:
+        return (False, "stopping") if self.stopping else (True, "ready")
+
+    def measure(self) -> None:
+        """Brings the gauges of `/metrics` up to date."""
+        online = [node for node in self.engine.pool.nodes.values() if node.online]
+        self.metrics.open_requests.set(len(self.engine.requests))
+        self.metrics.waiting_requests.set(len(self.engine.queue))
+        self.metrics.nodes_online.set(len(online))
+        self.metrics.slots_free.set(sum(max(0, node.slots_free) for node in online))
+        self.metrics.records.set(self.engine.recorder.sequence)
+
+    # Keys and credits ------------------------------------------------------------------------------------------------
+
+    async def issue_key(self, event: events.KeyIssued) -> None:
+        await self.settle(event)
+        self._keys_by_hash[event.key_hash] = self.engine.keys[event.key_id]
+
+    async def revoke_key(self, key_id: str) -> None:
+        await self.settle(events.KeyRevoked(key_id=key_id))
+
+
+def prompt_bytes(payload: Payload) -> int:
+    """The most tokens that a prompt can be: no tokenizer makes more of them than there are bytes."""
+    texts = [payload.prompt, payload.tools, payload.response_format, *payload.inputs]
+    for message in payload.messages:
+        texts += (message.content, message.name, message.tool_call_id)
+        for call in message.tool_calls:
+            texts += (call.id, call.name, call.arguments)
+    return sum(len(text.encode()) for text in texts if text)
+
+
+def _any_need(model: ModelEntry) -> Need:
+    """What any request for the model asks at least."""
+    return Need(
+        workload_class=WORKLOAD_CLASSES[0],
+        digests=model.digests,
+        tier=1,
+        context_tokens=0,
+        features=frozenset(),
+        tokens=0,
+        deadline_ms=1,
+    )
+
+
+def key_view(key: ApiKey) -> requests.KeyView:
+    return requests.KeyView(
+        id=key.key_id,
+        name=key.name,
+        requests_per_minute=key.requests_per_minute,
+        concurrency=key.concurrency,
+        budget_wei=str(key.budget_wei),
+        spent_wei=str(key.spent_wei),
+        created_at=key.created_at,
+        expires_at=key.expires_at or None,
+        revoked=bool(key.revoked_at),
+    )
+
+
+_ERRORS: dict[str, type[errors.ApiError]] = {
+    code: kind
+    for kind in (
+        errors.BadRequest,
+        errors.UnknownWorkloadClass,
+        errors.ContextExceeded,
+        errors.Unauthorised,
+        errors.PaymentRequired,
+        errors.NotFound,
+        errors.IdempotencyKeyReused,
+        errors.TooMany,
+        errors.Unavailable,
+        errors.NodeUnauthorised,
+        errors.NodeForbidden,
+        errors.NodeConflict,
+        errors.AttemptClosed,
+    )
+    for code in kind.codes
+}
+
+
+def api_error(refused: effects.Refused) -> errors.ApiError:
+    """The engine's refusal as what travels."""
+    return _ERRORS[refused.code](
+        refused.message, code=refused.code, retry_after_seconds=refused.retry_after_seconds or None
+    )
+
+
+def _returned(attempt: LiveAttempt, outcome: Any, *, code: str = "", message: str = "") -> events.ResultReturned:
+    return events.ResultReturned(
+        attempt_id=attempt.attempt_id, node_id=attempt.node_id, outcome=outcome, code=code, message=message
+    )
+
+
+class _Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """A verified result, and its form for the requester's eyes only where there is one."""
+
+    verdict: validator.Verified
+    sealed_result: str | None = None
+
+
+def _outcome(live: LiveRequest, answer: _Answer | None) -> Outcome:
+    request = live.request
+    state: Any = request.state.value
+    shown = answer.verdict if answer is not None and live.streams else None
+    return Outcome(
+        request_id=live.request_id,
+        state=state,
+        reason=request.reason,
+        content=shown.content if shown else None,
+        sealed_result=answer.sealed_result if answer else None,
+        entries=shown.entries if shown else (),
+        usage=request.usage if request.record_sequence >= 0 else None,
+        charge_wei=request.charge_wei,
+        record_hash=request.record_hash or None,
+    )
+
+
+def _complete(feed: Feed, verdict: validator.Verified) -> None:
+    """Adds what the stream did not bring, so that what the requester was shown is what was hashed."""
+    shown = len(feed.entries)
+    if feed.entries == list(verdict.entries[:shown]):
+        rest = verdict.entries[shown:]
+    else:
+        missing = verdict.content.text[len(feed.text()) :]
+        rest = (Entry(missing),) if missing else ()
+    if rest:
+        feed.add(rest)
+
+
+def _result_view(outcome: Outcome) -> requests.ResultView | None:
+    content = outcome.content
+    if content is None:
+        return None
+    return requests.ResultView(
+        text=content.text,
+        tool_calls=tuple(
+            requests.ToolCallView(id=call.id, name=call.name, arguments=call.arguments) for call in content.tool_calls
+        ),
+        embeddings=tuple(work.unpack_vector(packed) for packed in content.embeddings),
+        finish_reason=content.finish_reason,
+        logprobs=tuple(
+            requests.LogprobEntry(text=entry.text, logprob=entry.logprob, top=entry.top) for entry in outcome.entries
+        ),
+    )
+
+
+def _no_anchor(batch: Batch) -> None:
+    raise AssertionError(f"batch {batch.number} closed before an anchor was set")

@@ -1,0 +1,94 @@
+"""Everything that whoever runs a coordinator can set, with the defaults of one machine."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from parallelix.engine.settings import SECOND_MS, EngineSettings
+
+DAY_SECONDS = 86_400
+
+
+class SettingsError(Exception):
+    """The settings file cannot be used; the message names the entry and the bound."""
+
+
+class CoordinatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Read from `coordinator.toml` in the data folder, where there is one; the command line overrides it."""
+
+    data_folder: str
+    """Holds the store (unless `store_url` says otherwise), the keys, and by default registry and catalogue."""
+    store_url: str = ""
+    """Empty: SQLite in the data folder. `postgresql://…` for PostgreSQL."""
+    registry_file: str = ""
+    catalogue_file: str = ""
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8400
+    chain_id: Annotated[int, Meta(ge=1, le=2**53 - 1)] = 31337
+
+    batch_seconds: Annotated[float, Meta(ge=0.01, le=DAY_SECONDS)] = 600.0
+    batch_records_max: Annotated[int, Meta(ge=1, le=65536)] = 4096
+    deadline_seconds: Annotated[float, Meta(ge=1, le=3600)] = 120.0
+    """The deadline of a request that states none."""
+    acknowledge_seconds: Annotated[float, Meta(ge=0.1, le=600)] = 10.0
+    offline_seconds: Annotated[float, Meta(ge=0.5, le=3600)] = 30.0
+    heartbeat_seconds: Annotated[float, Meta(ge=0.1, le=600)] = 10.0
+    poll_seconds: Annotated[float, Meta(ge=0.1, le=120)] = 25.0
+    client_grace_seconds: Annotated[float, Meta(ge=0, le=600)] = 5.0
+    """How long a request whose client hung up waits for it to come back before it is cancelled."""
+    cancel_grace_seconds: Annotated[float, Meta(ge=0.1, le=600)] = 10.0
+    orphan_seconds: Annotated[float, Meta(ge=0.1, le=3600)] = 60.0
+    restart_grace_seconds: Annotated[float, Meta(ge=0.1, le=3600)] = 30.0
+    retention_seconds: Annotated[float, Meta(ge=60, le=365 * DAY_SECONDS)] = 7.0 * DAY_SECONDS
+    """How long sealed payloads and results can be fetched."""
+    open_payload_bytes_max: Annotated[int, Meta(ge=2**20, le=2**40)] = 512 * 1024 * 1024
+    """Sealed payloads of open requests are kept in memory, so that handing one out needs no read."""
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.data_folder)
+
+    @property
+    def database_url(self) -> str:
+        return self.store_url or f"sqlite:///{self.folder / 'coordinator.db'}"
+
+    @property
+    def registry_path(self) -> Path:
+        return Path(self.registry_file) if self.registry_file else self.folder / "registry.json"
+
+    @property
+    def catalogue_path(self) -> Path:
+        return Path(self.catalogue_file) if self.catalogue_file else self.folder / "catalogue.toml"
+
+    def engine(self) -> EngineSettings:
+        return EngineSettings(
+            chain_id=self.chain_id,
+            deadline_ms_default=_ms(self.deadline_seconds),
+            acknowledge_ms=_ms(self.acknowledge_seconds),
+            offline_ms=_ms(self.offline_seconds),
+            heartbeat_ms=_ms(self.heartbeat_seconds),
+            cancel_grace_ms=_ms(self.cancel_grace_seconds),
+            orphan_ms=_ms(self.orphan_seconds),
+            restart_grace_ms=_ms(self.restart_grace_seconds),
+            batch_ms=_ms(self.batch_seconds),
+            batch_records_max=self.batch_records_max,
+        )
+
+
+def load(folder: Path, overrides: dict[str, Any] | None = None) -> CoordinatorSettings:
+    """The settings of the coordinator whose data lies in `folder`. Raises `SettingsError`."""
+    path = folder / "coordinator.toml"
+    try:
+        raw = tomllib.loads(path.read_text()) if path.exists() else {}
+        return msgspec.convert({**raw, "data_folder": str(folder), **(overrides or {})}, CoordinatorSettings)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+        raise SettingsError(f"{path}: {error}") from error
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * SECOND_MS)
