@@ -222,10 +222,12 @@ class _Rendering(Generic[C]):
         # With include_usage OpenAI puts a null usage on every chunk but the last.
         self._no_usage = None if include_usage else msgspec.UNSET
         self._shown_bytes = 0
+        self._shown_characters = 0
 
     def _count(self, text: str) -> int:
-        """The offset of this text, which is now shown."""
-        offset = self._shown_bytes
+        """The offset in characters of this text, which is now shown."""
+        offset = self._shown_characters
+        self._shown_characters += len(text)
         self._shown_bytes += len(text.encode())
         return offset
 
@@ -271,7 +273,7 @@ class ChatRendering(_Rendering[ChatCompletionChunk]):
         chunks: list[msgspec.Struct] = []
         rest = self._unshown(content)
         if rest:
-            chunks.append(self.delta(rest, ()))
+            chunks.append(self.delta(rest, () if self._shown_bytes else finished.entries))
         if content.tool_calls:
             calls = tuple(
                 ToolCallDelta(index=index, id=call.id, function=Function(name=call.name, arguments=call.arguments))
@@ -336,7 +338,13 @@ class CompletionRendering(_Rendering[Completion]):
 
     def closing(self, finished: Finished) -> list[msgspec.Struct]:
         content = finished.content
-        choice = CompletionChoice(text=self._unshown(content), finish_reason=content.finish_reason)
+        rest = self._unshown(content)
+        entries = finished.entries if rest and not self._shown_bytes else ()
+        choice = CompletionChoice(
+            text=rest,
+            logprobs=self._logprobs_of(entries, offset=0) if entries else None,
+            finish_reason=content.finish_reason,
+        )
         chunks: list[msgspec.Struct] = [self._completion((choice,), parallelix=finished.parallelix)]
         if self._include_usage:
             chunks.append(self._completion((), usage=usage_of(finished.usage), parallelix=finished.parallelix))

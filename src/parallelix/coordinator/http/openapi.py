@@ -1,0 +1,147 @@
+"""The OpenAPI document and its page, from the table of endpoints and the very Structs that read and write bodies."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+
+from parallelix.coordinator.errors import ApiError
+from parallelix.coordinator.http.endpoints import Endpoint, Parameter
+from parallelix.coordinator.http.openai_answers import ChatCompletionChunk, ErrorAnswer
+from parallelix.coordinator.http.public import Health
+from parallelix.coordinator.http.requester import DeltaEvent, EndEvent, ProgressEvent, RestartedEvent
+from parallelix.protocol.messages import ErrorBody
+
+_VERSION = version("parallelix")
+_PATH_PARAMETER = re.compile(r"\{(\w+)\}")
+_ALWAYS: tuple[type[msgspec.Struct], ...] = (
+    ErrorBody, ErrorAnswer, Health, ChatCompletionChunk, DeltaEvent, EndEvent, ProgressEvent, RestartedEvent,
+)  # fmt: skip
+_DESCRIPTION = (
+    "Requests to the network, and what anyone may read of it. Every path also lies below `/api`. Amounts are decimal "
+    "strings in wei, times Unix milliseconds."
+)
+
+
+def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
+    types = {kind for each in endpoints for kind in (each.body, each.answer) if kind is not None} | {*_ALWAYS}
+    ordered = sorted(types, key=lambda kind: (kind.__name__, kind.__module__))
+    references, components = msgspec.json.schema_components(ordered, ref_template="#/components/schemas/{name}")
+    schema_of = dict(zip(ordered, references, strict=True))
+    paths: dict[str, dict[str, Any]] = {}
+    for endpoint in endpoints:
+        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, schema_of)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "ParalleliX", "version": _VERSION, "description": _DESCRIPTION},
+        "servers": [{"url": "/"}, {"url": "/api"}],
+        "paths": paths,
+        "components": {
+            "schemas": components,
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "An API key, prlx_…"}},
+        },
+    }
+
+
+def _operation(endpoint: Endpoint, schema_of: dict[type[msgspec.Struct], Any]) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "operationId": _operation_id(endpoint),
+        "summary": endpoint.summary,
+        "tags": [endpoint.tag],
+        "parameters": [*map(_path_parameter, _PATH_PARAMETER.findall(endpoint.path)),
+                       *map(_parameter, endpoint.parameters)],
+        "responses": _responses(endpoint, schema_of),
+    }  # fmt: skip
+    if endpoint.needs_key:
+        operation["security"] = [{"key": []}]
+    if endpoint.body is not None:
+        operation["requestBody"] = {"required": True, "content": _json(schema_of[endpoint.body])}
+    return operation
+
+
+def _operation_id(endpoint: Endpoint) -> str:
+    words = re.findall(r"\w+", endpoint.path.replace("/v1", ""))
+    return "_".join([endpoint.method.lower(), *words])
+
+
+def _responses(endpoint: Endpoint, schema_of: dict[type[msgspec.Struct], Any]) -> dict[str, Any]:
+    content: dict[str, Any] = _json(schema_of[endpoint.answer]) if endpoint.answer is not None else {}
+    if endpoint.event_stream:
+        content["text/event-stream"] = {"schema": {"type": "string"}}
+    if not content:
+        content["text/plain"] = {"schema": {"type": "string"}}
+    responses: dict[str, Any] = {str(endpoint.status): {"description": endpoint.summary, "content": content}}
+    error = schema_of[ErrorAnswer if endpoint.in_openai_shape else ErrorBody]
+    for status, codes in _codes_by_status(endpoint.errors):
+        responses[str(status)] = {"description": ", ".join(codes), "content": _json(error)}
+    if endpoint.path == "/readyz":
+        responses["503"] = {"description": "takes no requests now", "content": _json(schema_of[Health])}
+    return responses
+
+
+def _codes_by_status(errors: Iterable[type[ApiError]]) -> list[tuple[int, list[str]]]:
+    found: dict[int, list[str]] = {}
+    for error in errors:
+        for kind in (error, *error.__subclasses__()):
+            found.setdefault(kind.status, []).extend(kind.codes)
+    return sorted((status, list(dict.fromkeys(codes))) for status, codes in found.items())
+
+
+def _json(schema: Any) -> dict[str, Any]:
+    return {"application/json": {"schema": schema}}
+
+
+def _path_parameter(name: str) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+
+
+def _parameter(parameter: Parameter) -> dict[str, Any]:
+    return {
+        "name": parameter.name,
+        "in": parameter.place,
+        "required": False,
+        "schema": parameter.schema,
+        "description": parameter.description,
+    }
+
+
+_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>ParalleliX API</title><style>
+body{{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1b1f24;background:#fff}}
+code,pre{{font:14px/1.5 ui-monospace,monospace}}pre{{overflow:auto;background:#f4f6f8;padding:1rem;border-radius:.5rem}}
+details{{border-top:1px solid #d8dee4;padding:.5rem 0}}summary{{cursor:pointer}}
+@media(prefers-color-scheme:dark){{body{{color:#e6edf3;background:#0d1117}}pre{{background:#161b22}}
+details{{border-color:#30363d}}a{{color:#79b8ff}}}}
+</style><h1>ParalleliX API {version}</h1><p>{description}
+The same as one file: <a href="schema/openapi.json">openapi.json</a>.
+{sections}</html>
+"""
+
+
+def page(description: dict[str, Any]) -> bytes:
+    """A page of its own, without a script and without anything from elsewhere."""
+    operations = [
+        (operation["tags"][0], method.upper(), path, operation)
+        for path, methods in description["paths"].items()
+        for method, operation in methods.items()
+    ]
+    sections: list[str] = []
+    for tag in dict.fromkeys(each[0] for each in operations):
+        sections.append(f"<h2>{html.escape(tag)}</h2>")
+        sections += [_entry(method, path, operation) for of, method, path, operation in operations if of == tag]
+    schemas = html.escape(msgspec.json.format(msgspec.json.encode(description["components"]["schemas"])).decode())
+    sections.append(f"<h2>schemas</h2><details><summary>all</summary><pre>{schemas}</pre></details>")
+    return _PAGE.format(version=_VERSION, description=html.escape(_DESCRIPTION), sections="\n".join(sections)).encode()
+
+
+def _entry(method: str, path: str, operation: dict[str, Any]) -> str:
+    shown = html.escape(msgspec.json.format(msgspec.json.encode(operation)).decode())
+    return (
+        f"<details><summary><code>{method} {html.escape(path)}</code> {html.escape(operation['summary'])}</summary>"
+        f"<pre>{shown}</pre></details>"
+    )
