@@ -6,6 +6,7 @@ How llama.cpp's server really behaves, and what follows here (build 11549):
 - Closing the connection frees the slot at the next token, or within a second while it reads a prompt.
 - Tokens that end inside a character are not reported: one entry then stands for several.
 - A prompt found in its cache is computed in other pieces, which moves the last digits: with a seed it is read anew.
+- Two texts embedded in one batch spoil each other's numbers where pooling takes the mean: embedding has one slot.
 """
 
 from __future__ import annotations
@@ -166,6 +167,7 @@ class _File:
     stamp: tuple[int, int]
     model: Model
     thinks: bool
+    """Whether its template makes it think, and cannot be told not to."""
 
 
 @dataclass(slots=True)
@@ -232,7 +234,10 @@ class LlamaCpp:
         file = await self._find(work.model)
         _require_features(work, file.model)
         async with self._leased(file) as worker:
-            items = self._parsed_chat(work, worker) if _needs_parser(work, file) else self._completion(work, worker)
+            if work.messages is not None and (work.tools or file.thinks):
+                items = self._parsed_chat(work, worker)
+            else:
+                items = self._completion(work, worker)
             if schema_of(work.response_format) is not None:
                 items = held_to_json(items)
             async with aclosing(items):
@@ -269,8 +274,8 @@ class LlamaCpp:
             "stream_options": {"include_usage": True},
             "max_tokens": work.sampling.max_tokens,
             "stop": list(work.sampling.stop),
-            "logprobs": True,
-            "top_logprobs": max(1, work.sampling.top_logprobs),
+            # By its own name: with tools, "logprobs" is refused for a stream.
+            "n_probs": max(1, work.sampling.top_logprobs),
             "chat_template_kwargs": {"enable_thinking": False},
         }
         if (schema := schema_of(work.response_format)) is not None:
@@ -390,8 +395,12 @@ def _read_file(path: Path, context_tokens_max: int) -> _File:
             embeds=facts.pools,
             features=_features(facts),
         ),
-        thinks="<think>" in facts.chat_template and "enable_thinking" not in facts.chat_template,
+        thinks=_thinks_unasked(facts.chat_template),
     )
+
+
+def _thinks_unasked(template: str) -> bool:
+    return ("<think>" in template or "reasoning_content" in template) and "enable_thinking" not in template
 
 
 def _features(facts: GGUF) -> tuple[str, ...]:
@@ -414,10 +423,6 @@ def _require_features(work: Generation, model: Model) -> None:
     for feature, wanted in asked.items():
         if wanted and feature not in model.features:
             raise RuntimeUnsupported(f"{model.name} has no {feature}: choose another model or leave it out")
-
-
-def _needs_parser(work: Generation, file: _File) -> bool:
-    return work.messages is not None and (bool(work.tools) or file.thinks)
 
 
 def _sampling(sampling: Sampling) -> dict[str, Any]:
@@ -570,7 +575,7 @@ class _Worker:
             "model": str(file.path),
             "socket": str(folder / "llama.sock"),
             "api_key": secrets.token_hex(32),
-            "slots": slots,
+            "slots": 1 if file.model.embeds else slots,
             "context_tokens": file.model.context_tokens,
             "threads": threads,
             "embedding": file.model.embeds,

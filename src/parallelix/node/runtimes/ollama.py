@@ -386,7 +386,7 @@ def _refusal(status: int, content: bytes) -> RuntimeFailed:
         message = f"status {status}"
     if status == HTTPStatus.NOT_FOUND:
         return ModelMissing(f"Ollama: {message}")
-    if status == HTTPStatus.BAD_REQUEST:
+    if status == HTTPStatus.BAD_REQUEST or message.startswith("invalid JSON schema"):
         return RuntimeUnsupported(f"Ollama refuses the request: {message}")
     return RuntimeFailed(f"Ollama failed with status {status}: {message}; {_WAY_OUT}")
 

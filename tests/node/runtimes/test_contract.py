@@ -1,0 +1,407 @@
+"""What the daemon relies on, of every runtime: the same tests, the same weights."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any, cast
+
+import httpx
+import pytest
+from tiny_gguf import CALL_PIECES
+
+import services
+from parallelix.node.runtimes.base import (
+    Finished,
+    Generation,
+    ModelMissing,
+    Runtime,
+    RuntimeUnsupported,
+    Sampling,
+    TokenEntry,
+)
+from parallelix.node.runtimes.llama_cpp import LlamaCpp
+from parallelix.node.runtimes.ollama import Ollama
+
+SLOTS = 2
+HELLO = {"role": "user", "content": "hello"}
+ADD = {
+    "type": "function",
+    "function": {
+        "name": "add",
+        "description": "adds two numbers",
+        "parameters": {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}},
+    },
+}
+COLOUR = {"type": "object", "properties": {"colour": {"enum": ["red", "blue"]}}, "required": ["colour"]}
+COLOUR_FORMAT = {
+    "type": "json_schema",
+    "json_schema": {"schema": COLOUR | {"additionalProperties": False}},
+}
+
+
+@pytest.fixture(scope="module")
+def stocked_ollama(
+    ollama_server: services.Ollama, tiny_models: dict[str, Path], ollama_templates: dict[str, str]
+) -> services.Ollama:
+    for name, path in tiny_models.items():
+        ollama_server.create_model(name, path, template=ollama_templates.get(name))
+    return ollama_server
+
+
+@pytest.fixture(params=["llama_cpp", pytest.param("ollama", marks=pytest.mark.service)])
+async def runtime(request: pytest.FixtureRequest, tiny_models: dict[str, Path]) -> AsyncIterator[Runtime]:
+    if request.param == "ollama":
+        server = cast("services.Ollama", request.getfixturevalue("stocked_ollama"))
+        async with httpx.AsyncClient(trust_env=False) as http:
+            yield Ollama(server.url, http)
+        return
+    llama_cpp = LlamaCpp(list(tiny_models.values()), SLOTS, threads=1)
+    yield llama_cpp
+    await llama_cpp.aclose()
+
+
+async def run(runtime: Runtime, work: Generation) -> tuple[list[TokenEntry], Finished]:
+    entries: list[TokenEntry] = []
+    finished: list[Finished] = []
+    async for item in runtime.generate(work):
+        if isinstance(item, Finished):
+            finished.append(item)
+        else:
+            assert not finished, "an entry came after the end"
+            entries.append(item)
+    assert len(finished) == 1
+    return entries, finished[0]
+
+
+def sampling(options: dict[str, Any]) -> Sampling:
+    defaults: dict[str, Any] = {"max_tokens": 16, "seed": 1}
+    return Sampling(**(defaults | options))
+
+
+def completion(prompt: str = "hello", *, model: str = "words", **options: Any) -> Generation:
+    return Generation(model=model, prompt=prompt, sampling=sampling(options))
+
+
+def chat(*messages: dict[str, Any], model: str = "words", **options: Any) -> Generation:
+    return Generation(model=model, messages=messages or (HELLO,), sampling=sampling(options))
+
+
+def text_of(entries: list[TokenEntry]) -> str:
+    return "".join(entry.text for entry in entries)
+
+
+async def test_a_completion_has_an_entry_a_token_up_to_the_bound(runtime: Runtime) -> None:
+    entries, finished = await run(runtime, completion(max_tokens=12))
+
+    assert finished == Finished(finish="length", prompt_tokens=6, completion_tokens=12)
+    assert len(entries) == 12
+    assert all(entry.text for entry in entries)
+
+
+async def test_one_token_can_be_asked_for(runtime: Runtime) -> None:
+    entries, finished = await run(runtime, completion(max_tokens=1))
+
+    assert len(entries) == finished.completion_tokens == 1
+
+
+async def test_log_probabilities_are_never_positive_and_alternatives_come_in_order(runtime: Runtime) -> None:
+    entries, _ = await run(runtime, completion(top_logprobs=7))
+
+    for entry in entries:
+        numbers = [logprob for _, logprob in entry.top]
+        assert entry.logprob is not None
+        assert entry.logprob <= 0
+        assert len(numbers) == 7
+        assert numbers == sorted(numbers, reverse=True)
+        assert numbers[0] <= 0
+
+
+async def test_without_alternatives_the_token_s_own_log_probability_still_comes(runtime: Runtime) -> None:
+    entries, _ = await run(runtime, completion(top_logprobs=0))
+
+    assert all(entry.logprob is not None and entry.top == () for entry in entries)
+
+
+async def test_greedy_picks_are_the_most_likely(runtime: Runtime) -> None:
+    entries, _ = await run(runtime, completion(temperature=0.0, top_logprobs=1))
+
+    assert all(entry.top == ((entry.text, entry.logprob),) for entry in entries)
+
+
+async def test_an_equal_seed_gives_the_same_answer_and_another_seed_another(runtime: Runtime) -> None:
+    first, _ = await run(runtime, completion(seed=5))
+    again, _ = await run(runtime, completion(seed=5))
+    other, _ = await run(runtime, completion(seed=6))
+
+    assert text_of(first) == text_of(again)
+    assert text_of(first) != text_of(other)
+
+
+async def test_huge_and_negative_seeds_are_seeds_too(runtime: Runtime) -> None:
+    for seed in (-1, 2**32 - 1, 2**63):
+        first, _ = await run(runtime, completion(seed=seed))
+        again, _ = await run(runtime, completion(seed=seed))
+        assert text_of(first) == text_of(again)
+
+
+async def test_a_stop_sequence_ends_the_text_and_is_not_part_of_it(runtime: Runtime) -> None:
+    whole = text_of((await run(runtime, completion()))[0])
+    # From the middle of one token to the middle of another.
+    stop = whole[18:24]
+
+    entries, finished = await run(runtime, completion(stop=("never", stop)))
+
+    assert text_of(entries) == whole[: whole.index(stop)]
+    assert finished.finish == "stop"
+    assert len(entries) <= finished.completion_tokens
+
+
+async def test_what_only_begins_like_a_stop_sequence_is_kept_token_by_token(runtime: Runtime) -> None:
+    without, _ = await run(runtime, completion())
+    texts = [entry.text for entry in without]
+    begins = (texts[3] + texts[4] + "never", text_of(without) + "never")
+
+    entries, finished = await run(runtime, completion(stop=begins))
+
+    assert [entry.text for entry in entries] == texts
+    assert [entry.logprob for entry in entries] == pytest.approx([entry.logprob for entry in without], abs=1e-3)
+    assert finished.finish == "length"
+
+
+async def test_a_chat_is_the_completion_of_its_rendered_template(runtime: Runtime) -> None:
+    conversation = (
+        {"role": "system", "content": "be brief"},
+        {"role": "user", "content": [{"type": "text", "text": "hel"}, {"type": "text", "text": "lo"}]},
+    )
+    rendered = "<|system|>be brief\n<|user|>hello\n<|assistant|>"
+
+    chatted = await run(runtime, chat(*conversation, temperature=0.0))
+    completed = await run(runtime, completion(rendered, temperature=0.0))
+
+    assert text_of(chatted[0]) == text_of(completed[0])
+    assert chatted[1] == completed[1]
+
+
+async def test_both_runtimes_see_the_same_numbers_in_the_same_weights(
+    stocked_ollama: services.Ollama, tiny_models: dict[str, Path]
+) -> None:
+    llama_cpp = LlamaCpp([tiny_models["words"]], 1, threads=1)
+    async with httpx.AsyncClient(trust_env=False) as http:
+        ollama = Ollama(stocked_ollama.url, http)
+        answers = [await run(each, completion(temperature=0.0, top_logprobs=5)) for each in (llama_cpp, ollama)]
+    await llama_cpp.aclose()
+
+    (one, one_finished), (two, two_finished) = answers
+    assert text_of(one) == text_of(two)
+    assert [entry.logprob for entry in one] == pytest.approx([entry.logprob for entry in two], abs=0.02)
+    assert one_finished == two_finished
+
+
+async def test_a_schema_is_obeyed(runtime: Runtime) -> None:
+    work = Generation(
+        model="words", prompt="hello", response_format=COLOUR_FORMAT, sampling=Sampling(max_tokens=400, seed=1)
+    )
+
+    entries, finished = await run(runtime, work)
+
+    assert finished.finish == "stop"
+    assert json.loads(text_of(entries))["colour"] in ("red", "blue")
+
+
+async def test_a_schema_that_cannot_be_kept_is_refused_before_any_text(runtime: Runtime) -> None:
+    impossible = {"type": "json_schema", "json_schema": {"schema": {"type": "nonsense"}}}
+    shown: list[object] = []
+
+    with pytest.raises(RuntimeUnsupported):
+        async for item in runtime.generate(Generation(model="words", prompt="hello", response_format=impossible)):
+            shown.append(item)
+    assert shown == []
+
+
+async def test_broken_characters_never_break_the_text(runtime: Runtime) -> None:
+    for seed in range(4):
+        entries, finished = await run(runtime, completion(model="bytes", max_tokens=60, seed=seed))
+
+        text = text_of(entries)
+        assert text.encode("utf-8").decode("utf-8") == text
+        assert 0 < len(entries) <= finished.completion_tokens == 60
+
+
+async def test_as_many_as_there_are_slots_run_at_once_and_more_wait(runtime: Runtime) -> None:
+    alone = [await run(runtime, completion(f"say {number}", temperature=0.0)) for number in range(5)]
+
+    together = await asyncio.gather(
+        *(run(runtime, completion(f"say {number}", temperature=0.0)) for number in range(5))
+    )
+
+    assert [finished for _, finished in together] == [finished for _, finished in alone]
+    assert all(len(entries) == 16 for entries, _ in together)
+
+
+async def test_what_is_cancelled_makes_room_for_the_next(runtime: Runtime) -> None:
+    for _ in range(SLOTS + 1):
+        async with aclosing(cast("Any", runtime.generate(completion(model="long", max_tokens=8000)))) as items:
+            assert isinstance(await anext(items), TokenEntry)
+
+    _, finished = await run(runtime, completion(model="long", max_tokens=3))
+    assert finished.completion_tokens == 3
+
+
+async def test_cancelling_the_task_that_waits_ends_it_too(runtime: Runtime) -> None:
+    task = asyncio.create_task(run(runtime, completion(model="long", max_tokens=8000)))
+    await asyncio.sleep(0.05)
+    task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await run(runtime, completion(model="long", max_tokens=3))
+
+
+async def test_a_tool_call_comes_at_the_end_and_its_tokens_have_no_text(runtime: Runtime) -> None:
+    work = Generation(model="calls", messages=[HELLO], tools=[ADD], sampling=Sampling(max_tokens=40))
+
+    entries, finished = await run(runtime, work)
+
+    assert text_of(entries) == ""
+    assert 0 < len(entries) <= finished.completion_tokens
+    assert finished.finish == "tool_calls"
+    (call,) = finished.tool_calls
+    assert call["id"]
+    assert call["type"] == "function"
+    assert call["function"]["name"] == "add"
+    assert json.loads(call["function"]["arguments"]) == {"a": 1, "b": 2}
+
+
+async def test_a_tool_s_answer_goes_back_to_the_model(runtime: Runtime) -> None:
+    call = {"id": "call_7", "type": "function", "function": {"name": "add", "arguments": '{"a": 1, "b": 2}'}}
+    conversation = [
+        HELLO,
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "call_7", "content": "3"},
+    ]
+    work = Generation(model="calls", messages=conversation, sampling=Sampling(max_tokens=40))
+    alone = Generation(model="calls", messages=[HELLO], sampling=Sampling(max_tokens=40))
+
+    _, finished = await run(runtime, work)
+    _, finished_alone = await run(runtime, alone)
+
+    assert finished.prompt_tokens > finished_alone.prompt_tokens + len('{"a": 1, "b": 2}')
+
+
+async def test_without_tools_what_looks_like_a_call_is_text(runtime: Runtime) -> None:
+    entries, finished = await run(runtime, chat(model="calls", max_tokens=40))
+
+    assert text_of(entries) == "".join(CALL_PIECES)
+    assert finished.finish == "stop"
+    assert finished.tool_calls == ()
+
+
+async def test_thoughts_are_no_part_of_the_text(runtime: Runtime) -> None:
+    entries, finished = await run(runtime, chat(model="thinks", max_tokens=40))
+
+    assert text_of(entries) == "Good morning."
+    assert finished.finish == "stop"
+
+
+async def test_an_answer_that_was_begun_is_gone_on_with(runtime: Runtime) -> None:
+    begun = {"role": "assistant", "content": "".join(CALL_PIECES[:2])}
+
+    entries, _ = await run(runtime, chat(HELLO, begun, model="calls", max_tokens=40))
+
+    assert text_of(entries) == "".join(CALL_PIECES[2:])
+
+
+async def test_a_model_s_digest_is_that_of_its_file_and_finds_it(
+    runtime: Runtime, tiny_models: dict[str, Path]
+) -> None:
+    digest = hashlib.sha256(tiny_models["words"].read_bytes()).hexdigest()
+
+    models = {model.digest: model for model in await runtime.models()}
+
+    assert models[digest].name.partition(":")[0] == "words"
+    assert models[digest].context_tokens == 2048
+    assert not models[digest].embeds
+    assert {"chat", "logprobs", "grammar"} <= set(models[digest].features)
+    entries, _ = await run(runtime, completion(model=digest, max_tokens=2))
+    assert len(entries) == 2
+
+
+async def test_an_unknown_model_is_missing(runtime: Runtime) -> None:
+    with pytest.raises(ModelMissing, match="no-such-model"):
+        await run(runtime, completion(model="no-such-model"))
+    with pytest.raises(ModelMissing):
+        await runtime.embed("no-such-model", ["hello"])
+
+
+async def test_a_prompt_beyond_the_context_is_refused_not_cut(runtime: Runtime) -> None:
+    with pytest.raises(RuntimeUnsupported):
+        await run(runtime, completion("x" * 3000))
+
+
+async def test_a_prompt_that_leaves_little_room_ends_at_the_context_s_bound(runtime: Runtime) -> None:
+    entries, finished = await run(runtime, completion("x" * 2030, max_tokens=200))
+
+    assert finished.finish == "length"
+    assert 0 < len(entries) < 20
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        Generation(model="words"),
+        Generation(model="words", prompt="one", messages=[{"role": "user", "content": "two"}]),
+        Generation(model="words", prompt=""),
+        Generation(model="words", messages=[]),
+        Generation(model="words", prompt="hello", sampling=Sampling(max_tokens=0)),
+        Generation(model="words", prompt="hello", sampling=Sampling(max_tokens=1, top_logprobs=21)),
+        Generation(model="words", prompt="hello", response_format={"type": "grammar"}),
+        Generation(model="words", messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]),
+        Generation(model="words", messages=[{"role": "user", "content": "hi"}], tools=[{"type": "function"}]),
+        Generation(model="pooled", prompt="hello"),
+    ],
+    ids=[
+        "neither",
+        "both",
+        "empty prompt",
+        "no messages",
+        "no tokens",
+        "too many alternatives",
+        "unknown format",
+        "image",
+        "tools without template",
+        "embedding model",
+    ],
+)
+async def test_what_cannot_be_done_is_refused(runtime: Runtime, work: Generation) -> None:
+    with pytest.raises(RuntimeUnsupported):
+        await run(runtime, work)
+
+
+async def test_a_model_made_for_it_embeds_texts_in_order(runtime: Runtime) -> None:
+    together, tokens = await runtime.embed("pooled", ["hello", "the node", "hello"])
+    alone, alone_tokens = await runtime.embed("pooled", ["the node"])
+
+    assert len(together) == 3
+    assert together[0] == pytest.approx(together[2], abs=1e-4)
+    assert together[1] == pytest.approx(alone[0], abs=1e-4)
+    assert together[0] != pytest.approx(together[1], abs=1e-2)
+    assert sum(number * number for number in together[0]) == pytest.approx(1, abs=1e-3)
+    assert tokens > alone_tokens > 0
+
+
+async def test_no_texts_have_no_embeddings(runtime: Runtime) -> None:
+    assert await runtime.embed("pooled", []) == ([], 0)
+
+
+async def test_a_generating_model_makes_no_embeddings(runtime: Runtime) -> None:
+    with pytest.raises(RuntimeUnsupported):
+        await runtime.embed("words", ["hello"])
+
+
+async def test_the_version_is_told(runtime: Runtime) -> None:
+    assert (await runtime.version())[0].isdigit()
