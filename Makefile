@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-env test lint format docs demo bench crash canary fuzz-api train-model changelog clean
+.PHONY: help setup setup-env test lint format docs demo bench crash canary fuzz-api demo-model train-model changelog clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,10 +57,14 @@ canary: setup-env | $(REPORTS) ## search everything that is stored, logged or an
 fuzz-api: setup-env | $(REPORTS) ## schemathesis against the OpenAPI document: no 5xx
 	$(RUN) -m bench.fuzz_api --report $(REPORTS)/fuzz-api.json
 
-train-model: setup-env ## train the demonstration models anew, in an environment of their own
+train-model: setup-env ## train both demonstration models anew, in an environment of their own (an hour or two)
 	.venv-tools/bin/uv venv --quiet --allow-existing --python $(PYTHON) .venv-train
 	.venv-tools/bin/uv pip install --quiet --python .venv-train --requirements models/requirements-train.txt
-	.venv-train/bin/python models/train.py --seed 1 --out models/parallelix-demo.gguf
+	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 .venv-train/bin/python models/train.py --seed 1 --out models/parallelix-demo.gguf
+	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 .venv-train/bin/python models/train.py --seed 2 --out models/parallelix-demo-b.gguf
+
+demo-model: setup-env | $(REPORTS) ## ask the demonstration models ten questions and measure how sure they are of their words
+	$(RUN) models/evaluate.py
 
 changelog: setup-env ## gather changelog.d into CHANGELOG.md for a release: make changelog VERSION=0.2.0
 	$(RUN) -m towncrier build --yes --version $(VERSION)
