@@ -52,7 +52,7 @@ def test_parts_of_text_become_one_text() -> None:
 
 
 def test_a_message_that_the_sdk_gave_can_be_sent_back() -> None:
-    said = {"role": "assistant", "content": "Hi", "refusal": None, "annotations": [], "audio": None,
+    said: dict[str, Any] = {"role": "assistant", "content": "Hi", "refusal": None, "annotations": [], "audio": None,
             "function_call": None, "tool_calls": None}  # fmt: skip
     body = chat(messages=[*MESSAGES, said, *MESSAGES], n=1, logit_bias=None, store=False)
     assert [message.content for message in openai_bodies.chat_spec(body).payload.messages] == ["Hello", "Hi", "Hello"]

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import msgspec
-import structlog
 from litestar import Litestar, Request, Response
 from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
@@ -33,8 +32,6 @@ BASE_PATH = "/api"
 _OPENAI_PATHS = ("/v1/chat/", "/v1/completions", "/v1/embeddings", "/v1/models")
 _HTML = b"text/html; charset=utf-8"
 _PAGE_HEADERS = [(b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'")]
-
-log = structlog.get_logger("parallelix.coordinator.http")
 
 
 def build_app(coordinator: Coordinator, operator_app: ASGIApp | None = None, *, base_path: str = BASE_PATH) -> ASGIApp:
@@ -81,8 +78,14 @@ class Surface:
         except ApiError as error:
             await self._refuse(call, error, in_openai_shape=endpoint.in_openai_shape)
         except Exception as error:
-            log_unexpected(endpoint.path, error)
+            self.log_unexpected(endpoint.path, error)
             await self._refuse(call, _INTERNAL, in_openai_shape=endpoint.in_openai_shape)
+
+    def log_unexpected(self, path: str, error: BaseException) -> None:
+        """Names the error and where it arose. Its text is left out: it may quote what a requester sent."""
+        frames = traceback.extract_tb(error.__traceback__)[-8:]
+        at = [f"{Path(frame.filename).name}:{frame.lineno}:{frame.name}" for frame in frames]
+        self._coordinator.log("http.unexpected", {"path": path, "error": type(error).__name__, "at": at})
 
     async def _refuse(self, call: Call, error: ApiError, *, in_openai_shape: bool) -> None:
         self._coordinator.metrics.refusals.labels(error.code).inc()
@@ -98,14 +101,11 @@ def native_error_bytes(error: ApiError) -> bytes:
     return msgspec.json.encode(ErrorBody(error=error.code, message=error.message))
 
 
-def log_unexpected(path: str, error: BaseException) -> None:
-    """Names the error and where it arose. Its text is left out: it may quote what a requester sent."""
-    frames = traceback.extract_tb(error.__traceback__)[-8:]
-    at = [f"{Path(frame.filename).name}:{frame.lineno}:{frame.name}" for frame in frames]
-    log.error("http.unexpected", path=path, error=type(error).__name__, at=at)
-
-
 def _general_router(surface: Surface, table: tuple[Endpoint, ...]) -> Litestar:
+    def unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+        surface.log_unexpected(request.scope["path"][:80], error)
+        return _response(request.scope["path"], _INTERNAL)
+
     description = openapi.document(table)
     pages = {
         "/schema": (openapi.page(description), _HTML),
@@ -118,7 +118,7 @@ def _general_router(surface: Surface, table: tuple[Endpoint, ...]) -> Litestar:
         ],
         openapi_config=None,
         logging_config=None,
-        exception_handlers={HTTPException: _routing_error, Exception: _unexpected_error},
+        exception_handlers={HTTPException: _routing_error, Exception: unexpected},
     )
 
 
@@ -159,11 +159,6 @@ def _routing_error(request: Request[Any, Any, Any], error: HTTPException) -> Res
     else:
         refusal = BadRequest(f"{path[:80]}: the call cannot be read", code="invalid_request")
     return _response(path, refusal)
-
-
-def _unexpected_error(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    log_unexpected(request.scope["path"][:80], error)
-    return _response(request.scope["path"], _INTERNAL)
 
 
 def _response(path: str, error: ApiError) -> Response[bytes]:
