@@ -1,0 +1,382 @@
+"""The engine in a world of its own: a clock, seeded randomness, tables that keep its rows, and nodes that do as told.
+
+After every step the invariants of the design are checked, so any test that drives the engine also tests them.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from typing import Any, TypeVar, cast
+
+from parallelix.engine import catalogue, effects, events
+from parallelix.engine.core import Engine, Step
+from parallelix.engine.entities import Request
+from parallelix.engine.lifecycle import FINAL_REQUEST_STATES, RequestState
+from parallelix.engine.rows import (
+    AttemptRow,
+    BalanceRow,
+    BatchRow,
+    FaultRow,
+    KeyRow,
+    NodeRow,
+    RecordRow,
+    RequestRow,
+    Row,
+    TransferRow,
+    UptimeRow,
+)
+from parallelix.engine.settings import DAY_MS, EngineSettings
+from parallelix.engine.snapshot import Idempotent, Snapshot
+from parallelix.protocol import canonical, merkle
+from parallelix.protocol.encoding import from_hex, to_hex
+from parallelix.protocol.messages import Hardware, Manifest, ModelInfo, RuntimeInfo
+from parallelix.protocol.records import ExecutionRecord, verify_chain
+from parallelix.protocol.registry import Registration
+from parallelix.protocol.work import Usage
+
+T = TypeVar("T", bound=Row)
+
+START_MS = 1_800_000_000_000
+SECOND = 1_000
+ACCOUNT = "0x" + "aa" * 20
+DIGEST = "d1" * 32
+BIG_DIGEST = "d2" * 32
+PRLX = 10**18
+
+CATALOGUE = catalogue.parse(
+    f"""
+    [factors]
+    tier_3 = 20000
+    urgent = 30000
+
+    [[models]]
+    name = "small"
+    digests = ["{DIGEST}"]
+    prompt_wei_per_1000 = "1000000"
+    completion_wei_per_1000 = "3000000"
+    context_tokens = 4096
+    max_tokens_default = 100
+    max_tokens_max = 1000
+
+    [[models]]
+    name = "big"
+    digests = ["{BIG_DIGEST}"]
+    prompt_wei_per_1000 = "10000000"
+    completion_wei_per_1000 = "30000000"
+    context_tokens = 8192
+    """
+)
+
+
+def settings(**changes: Any) -> EngineSettings:
+    return EngineSettings(**{"chain_id": 31337, "batch_ms": 10 * SECOND, **changes})
+
+
+def registration(node_id: int, *, tier: int = 1, state: str = "active") -> Registration:
+    return Registration(
+        node_id=str(node_id),
+        owner="0x" + f"{node_id:040x}",
+        stake_wei=str(50_000 * PRLX),
+        hardware_tier=tier,
+        node_key_hash="0x" + f"{node_id:064x}",
+        state=cast("Any", state),
+    )
+
+
+class World:
+    """One engine and everything around it. `log` holds the (name, fields) of all log events."""
+
+    def __init__(self, *, seed: int = 1, **changes: Any) -> None:
+        self.now = START_MS
+        self.settings = settings(**changes)
+        self.engine = Engine(self.settings, CATALOGUE)
+        self.random = random.Random(seed)
+        self.tables: dict[str, dict[tuple[Any, ...], Row]] = {}
+        self.log: list[tuple[str, dict[str, Any]]] = []
+        self.effects: list[effects.Effect] = []
+        self.offers: dict[str, effects.Offer] = {}
+        self.unconfirmed: list[int] = []
+        self.ends: dict[str, list[str]] = {}
+        self.answered_ids: set[str] = set()
+
+    # Driving it -------------------------------------------------------------------------------------------------------
+
+    def step(self, event: events.Event) -> effects.Answer:
+        step = self.engine.step(event, self.now, self.random.randbytes)
+        self._take(step)
+        return step.answer
+
+    def _take(self, step: Step) -> None:
+        self._write(step.rows)
+        for effect in step.effects:
+            self.effects.append(effect)
+            if isinstance(effect, effects.LogEvent):
+                self.log.append((effect.name, effect.fields))
+            elif isinstance(effect, effects.Offer):
+                self.offers[effect.attempt_id] = effect
+            elif isinstance(effect, effects.Withdraw) and not effect.partial:
+                self.offers.pop(effect.attempt_id, None)
+            elif isinstance(effect, effects.AnchorBatch):
+                self.unconfirmed.append(effect.batch.number)
+            elif isinstance(effect, effects.RequestProgress) and effect.kind == "finished":
+                self.ends.setdefault(effect.request_id, []).append(effect.state)
+        self.check()
+
+    def advance(self, milliseconds: int) -> None:
+        """Lets time pass, with a tick for every timer on the way."""
+        end = self.now + milliseconds
+        while (due := self.engine.next_due()) is not None and due <= end:
+            self.now = max(self.now, due)
+            self.step(events.Tick())
+        self.now = end
+
+    def restart(self) -> None:
+        """Forgets everything but the tables, as kill -9 does, and goes on from them."""
+        registrations = tuple(self.engine.registrations.values())
+        self.engine = Engine(self.settings, CATALOGUE)
+        self.offers.clear()
+        self.unconfirmed.clear()
+        self._take(self.engine.restore(self.snapshot(), registrations, self.now, self.random.randbytes))
+
+    def snapshot(self) -> Snapshot:
+        requests = sorted(self.rows(RequestRow), key=lambda row: row.admitted_at)
+        batches = sorted(self.rows(BatchRow), key=lambda row: row.number)
+        confirmed_through = max((row.last for row in batches if row.confirmed_at), default=-1)
+        batched_through = max((row.last for row in batches), default=-1)
+        live = [
+            row
+            for row in requests
+            if RequestState(row.state) not in FINAL_REQUEST_STATES or row.record_sequence > confirmed_through
+        ]
+        ids = {row.request_id for row in live}
+        attempts = sorted(self.rows(AttemptRow), key=lambda row: (row.request_id, row.number))
+        return Snapshot(
+            requests=tuple(live),
+            attempts=tuple(row for row in attempts if row.request_id in ids),
+            nodes=tuple(self.rows(NodeRow)),
+            balances=tuple(self.rows(BalanceRow)),
+            keys=tuple(self.rows(KeyRow)),
+            faults=tuple(row for row in self.rows(FaultRow) if row.at > self.now - DAY_MS),
+            batches=tuple(row for row in batches if not row.confirmed_at or row is batches[-1]),
+            records=tuple(
+                sorted(
+                    (row for row in self.rows(RecordRow) if row.sequence > batched_through),
+                    key=lambda row: row.sequence,
+                )
+            ),
+            idempotent=tuple(
+                Idempotent(
+                    account=row.account,
+                    idempotency_key=row.idempotency_key,
+                    fingerprint=row.fingerprint,
+                    request_id=row.request_id,
+                    admitted_at=row.admitted_at,
+                )
+                for row in requests
+                if row.idempotency_key
+            ),
+            uptime=tuple(self.rows(UptimeRow)),
+        )
+
+    # The people -------------------------------------------------------------------------------------------------------
+
+    def fund(self, amount_wei: int = PRLX, account: str = ACCOUNT) -> None:
+        self.step(events.Grant(grant_id=f"g{len(self.rows(TransferRow))}", account=account, amount_wei=amount_wei))
+
+    def issue_key(self, key_id: str = "key_1", account: str = ACCOUNT, **limits: Any) -> str:
+        self.step(events.KeyIssued(key_id=key_id, key_hash=key_id, account=account, name=key_id, **limits))
+        return key_id
+
+    def attach(
+        self,
+        node_id: int,
+        *,
+        tier: int = 1,
+        slots: int = 1,
+        digests: Iterable[str] = (DIGEST,),
+        run_id: str = "run",
+        context_tokens: int = 4096,
+        features: tuple[str, ...] = ("chat",),
+    ) -> effects.Answer:
+        """Registers the node where it is not, and attaches it."""
+        if node_id not in self.engine.registrations:
+            self.step(events.RegistryChanged(registrations=(registration(node_id, tier=tier),)))
+        manifest = Manifest(
+            node_id=str(node_id),
+            chain_id=31337,
+            mode="cpu",
+            hardware_tier=tier,
+            hardware=Hardware(cpu_cores=2),
+            workload_classes=("ai.inference",),
+            runtimes=(RuntimeInfo(name="test", version="1"),),
+            models=tuple(
+                ModelInfo(name=f"m{digest[:2]}", digest=digest, context_tokens=context_tokens, features=features)
+                for digest in digests
+            ),
+            slots=slots,
+            envelope_key="e",
+            poe_key="p",
+            client_version="0",
+            issued_at=self.now + len(self.effects),
+            run_id=run_id,
+        )
+        return self.step(
+            events.Attached(
+                node_id=node_id,
+                session=f"s{self.now}-{node_id}-{run_id}",
+                manifest=manifest,
+                manifest_json=canonical.encode(manifest).decode(),
+                public_key="0x" + "11" * 64,
+            )
+        )
+
+    def heartbeat(self, node_id: int, *, paused: bool = False) -> effects.Answer:
+        return self.step(events.Heartbeat(node_id=node_id, unix_ms=self.now, paused=paused))
+
+    def register(self, node_id: int, *, tier: int = 1, state: str = "active") -> None:
+        self.step(events.RegistryChanged(registrations=(registration(node_id, tier=tier, state=state),)))
+
+    def ask(self, *, model: str = "small", account: str = ACCOUNT, key_id: str = "key_1", **fields: Any) -> str:
+        """Sends a request that must be admitted; gives its id."""
+        answer = self.try_ask(model=model, account=account, key_id=key_id, **fields)
+        assert isinstance(answer, effects.Admitted), answer
+        return answer.request_id
+
+    def try_ask(
+        self, *, model: str = "small", account: str = ACCOUNT, key_id: str = "key_1", **fields: Any
+    ) -> effects.Answer:
+        given: dict[str, Any] = {"workload_class": "ai.inference", "kind": "chat", "prompt_bytes": 40, **fields}
+        answer = self.step(events.Admit(account=account, key_id=key_id, model=model, **given))
+        if isinstance(answer, effects.Admitted):
+            self.answered_ids.add(answer.request_id)
+        return answer
+
+    def acknowledge(self, attempt_id: str, node_id: int | None = None) -> effects.Answer:
+        node = node_id if node_id is not None else self.offers[attempt_id].node_id
+        return self.step(events.Acknowledged(attempt_id=attempt_id, node_id=node))
+
+    def complete(
+        self, attempt_id: str, *, prompt_tokens: int = 10, completion_tokens: int = 20, outcome: str = "completed"
+    ) -> effects.Answer:
+        offer = self.offers[attempt_id]
+        facts = events.ExecutionFacts(
+            usage=Usage(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens),
+            entries_counted=completion_tokens,
+            input_hash="0x" + "01" * 32,
+            result_hash="0x" + "02" * 32,
+            poe_commitment="0x" + "03" * 32,
+            model_digest=offer.model_digest,
+        )
+        return self.returned(attempt_id, outcome, facts=facts)
+
+    def returned(self, attempt_id: str, outcome: str, **fields: Any) -> effects.Answer:
+        node_id = fields.pop("node_id", None) or self.offers[attempt_id].node_id
+        return self.step(
+            events.ResultReturned(
+                attempt_id=attempt_id, node_id=node_id, outcome=cast("Any", outcome), **fields
+            )
+        )
+
+    def confirm_batches(self) -> None:
+        for number in list(self.unconfirmed):
+            self.unconfirmed.remove(number)
+            self.step(events.BatchConfirmed(number=number, reference=f"local:{number}"))
+
+    # Looking at it ------------------------------------------------------------------------------------------------------
+
+    def rows(self, kind: type[T]) -> list[T]:
+        return cast("list[T]", list(self.tables.get(kind.table, {}).values()))
+
+    def request(self, request_id: str) -> Request:
+        return self.engine.requests[request_id]
+
+    def row(self, request_id: str) -> RequestRow:
+        return cast("RequestRow", self.tables["requests"][(request_id,)])
+
+    def attempt_of(self, request_id: str) -> str:
+        """The id of the request's open attempt."""
+        attempt = self.request(request_id).open_attempt
+        assert attempt is not None, f"{request_id} has no open attempt"
+        return attempt.attempt_id
+
+    def node_of(self, request_id: str) -> int:
+        attempt = self.request(request_id).open_attempt
+        assert attempt is not None
+        return attempt.node_id
+
+    def logged(self, name: str) -> list[dict[str, Any]]:
+        return [fields for logged, fields in self.log if logged == name]
+
+    def balance(self, account: str) -> int:
+        return self.engine.ledger.balance_wei(account)
+
+    # The invariants -----------------------------------------------------------------------------------------------------
+
+    def _write(self, rows: Iterable[Row]) -> None:
+        for row in rows:
+            table = self.tables.setdefault(row.table, {})
+            key = tuple(getattr(row, name) for name in row.key)
+            assert not (row.append_only and key in table), f"{row.table}: {key} is written twice"
+            table[key] = row
+
+    def check(self) -> None:
+        """Invariants 1, 3, 4, 5 and 10 of the design, over what is written."""
+        self.check_money()
+        for request_id, states in self.ends.items():
+            assert len(states) == 1, f"{request_id} ended {len(states)} times"
+        for request_id in self.answered_ids:
+            row = self.row(request_id)
+            assert (RequestState(row.state) in FINAL_REQUEST_STATES) == (request_id not in self.engine.requests)
+
+    def check_money(self) -> None:
+        balances: dict[str, int] = {}
+        charged: dict[str, int] = {}
+        held: dict[str, int] = {}
+        for transfer in self.rows(TransferRow):
+            amount_wei = int(transfer.amount_wei)
+            assert amount_wei > 0
+            balances[transfer.debit_account] = balances.get(transfer.debit_account, 0) - amount_wei
+            balances[transfer.credit_account] = balances.get(transfer.credit_account, 0) + amount_wei
+            purpose = transfer.transfer_id.split(":")[0]
+            if purpose == "hold":
+                held[transfer.request_id] = amount_wei
+            elif purpose == "charge":
+                assert transfer.request_id not in charged, "charged twice"
+                charged[transfer.request_id] = amount_wei
+        assert sum(balances.values()) == 0
+        assert all(balance >= 0 for account, balance in balances.items() if not account.startswith("source:"))
+        stored = {row.account: int(row.balance_wei) for row in self.rows(BalanceRow)}
+        assert {account: balance for account, balance in balances.items() if balance} == {
+            account: balance for account, balance in stored.items() if balance
+        }
+        for row in self.rows(RequestRow):
+            # Credits precede work: whoever has an id has a hold.
+            assert held.get(row.request_id, 0) == int(row.hold_wei)
+        for request_id, amount_wei in charged.items():
+            assert amount_wei <= held[request_id], "charged more than was held"
+            sequence = self.row(request_id).record_sequence
+            assert any(
+                batch.confirmed_at and batch.first <= sequence <= batch.last for batch in self.rows(BatchRow)
+            ), "charged before its batch was confirmed"
+
+    def check_chain(self) -> None:
+        """The whole chain of records, and every batch's root over it."""
+        rows = sorted(self.rows(RecordRow), key=lambda row: row.sequence)
+        records = [canonical.decode(row.body, ExecutionRecord) for row in rows]
+        assert verify_chain(records) == self.engine.recorder.head_hash
+        hashes = [from_hex(row.record_hash, name="record_hash", length_bytes=32) for row in rows]
+        for batch in self.rows(BatchRow):
+            assert to_hex(merkle.root(hashes[batch.first : batch.last + 1])) == batch.merkle_root
+            assert rows[batch.last].record_hash == batch.head_hash
+
+    def check_all_ended(self) -> None:
+        assert not self.engine.requests, "open for ever"
+        assert set(self.ends) >= self.answered_ids
+        for account in {row.account for row in self.rows(RequestRow)}:
+            unsettled = sum(
+                int(row.charge_wei)
+                for row in self.rows(RequestRow)
+                if row.account == account and not self.engine.settled(row.record_sequence)
+            )
+            assert self.balance(f"held:{account}") == unsettled
