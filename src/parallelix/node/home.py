@@ -108,14 +108,16 @@ def read_private(path: Path, *, owner_uid: int | None = None, public: bool = Fal
         if path.is_symlink():
             raise KeyRefused(f"{path}: is a symbolic link; put the file itself there") from error
         raise KeyRefused(f"{path}: cannot be opened ({error.strerror}); it must be yours, with mode 0600") from error
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         found = os.fstat(descriptor)
         _require_private(path, found, folder=False, owner_uid=owner_uid, forbidden=0o022 if public else 0o077)
         if found.st_size > PRIVATE_FILE_BYTES_MAX:
             raise KeyRefused(
                 f"{path}: {found.st_size} bytes, at most {PRIVATE_FILE_BYTES_MAX}; it is not a file of ours"
             )
-        return file.read(PRIVATE_FILE_BYTES_MAX)
+        return os.read(descriptor, PRIVATE_FILE_BYTES_MAX)
+    finally:
+        os.close(descriptor)
 
 
 def create_private(path: Path, data: bytes, *, durable: bool = True) -> None:

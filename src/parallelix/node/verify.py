@@ -6,6 +6,7 @@ A check never raises: what goes wrong is its finding, with the way out. Later ch
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 import sys
 from collections.abc import Iterable, Sequence
@@ -191,8 +192,8 @@ def _check_clock(date: str, local_seconds: float) -> list[Check]:
         offset = local_seconds - parsedate_to_datetime(date).timestamp()
     except (TypeError, ValueError):
         return []
-    # A Date has no fractions, so half a second of it is rounding.
-    rounded = round(offset - 0.5)
+    # A Date is cut to whole seconds.
+    rounded = math.floor(offset)
     if abs(rounded) > CLOCK_SECONDS_MAX:
         message = (
             f"{rounded:+d} s from the coordinator's, at most {CLOCK_SECONDS_MAX} s; switch time synchronisation on"
