@@ -10,7 +10,6 @@ from tiny_gguf import (
     TEMPLATE_FOR_OLLAMA,
     THINKING_PIECES,
     THINKING_TEMPLATE,
-    THINKING_TEMPLATE_FOR_OLLAMA,
     WORDS,
     write_scripted_model,
     write_tiny_model,
@@ -35,4 +34,4 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def ollama_templates() -> dict[str, str]:
     plain = dict.fromkeys(("words", "bytes", "long"), TEMPLATE_FOR_OLLAMA)
-    return plain | {"calls": CALL_TEMPLATE_FOR_OLLAMA, "thinks": THINKING_TEMPLATE_FOR_OLLAMA}
+    return plain | {"calls": CALL_TEMPLATE_FOR_OLLAMA}

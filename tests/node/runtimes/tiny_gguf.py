@@ -36,16 +36,17 @@ For a call, answer with <tool_call>
 {"name": <name>, "arguments": <arguments>}
 </tool_call>
 {{ end }}{{- range $index, $message := .Messages }}
+{{- $last := eq (len (slice $.Messages $index)) 1 }}
 {{- if eq .Role "tool" }}<|tool|><tool_response>
 {{ .Content }}
 </tool_response>
-{{ else if .ToolCalls }}<|assistant|>{{ .Content }}<tool_call>
+{{ else if eq .Role "assistant" }}<|assistant|>{{ .Content }}{{ if .ToolCalls }}<tool_call>
 {{ range .ToolCalls }}{"name": "{{ .Function.Name }}", "arguments": {{ .Function.Arguments }}}
 {{ end }}</tool_call>
-{{ else if and (eq .Role "assistant") (eq (len (slice $.Messages $index)) 1) }}<|assistant|>{{ .Content }}
-{{- else }}<|{{ .Role }}|>{{ .Content }}
+{{ else if not $last }}
+{{ end }}{{ else }}<|{{ .Role }}|>{{ .Content }}
 {{ end }}
-{{- if and (ne .Role "assistant") (eq (len (slice $.Messages $index)) 1) }}<|assistant|>{{ end }}
+{{- if and $last (ne .Role "assistant") }}<|assistant|>{{ end }}
 {{- end }}"""
 CALL_PIECES = ["<tool_call>", '\n{"name": "add", ', '"arguments": {"a": 1, ', '"b": 2}}\n', "</tool_call>"]
 
@@ -57,11 +58,6 @@ THINKING_TEMPLATE = """\
 {% endif %}{{ message.content }}
 {% else %}<|{{ message.role }}|>{{ message.content }}
 {% endif %}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"""
-THINKING_TEMPLATE_FOR_OLLAMA = """\
-{{- range $index, $message := .Messages }}{{ if eq .Role "assistant" }}<|assistant|>
-{{- if .Thinking }}<think>{{ .Thinking }}</think>{{ end }}{{ .Content }}
-{{ else }}<|{{ .Role }}|>{{ .Content }}
-{{ end }}{{ end }}<|assistant|>"""
 THINKING_PIECES = ["<think>\n", "Let me", " see.\n", "</think>", "\n\n", "Good", " morning."]
 
 WORDS = [f"▁w{number}" for number in range(60)] + ["▁the", "▁node", "▁token", "run", "ning", "END"]

@@ -16,12 +16,12 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import secrets
 import shutil
 import sys
 import tempfile
 import time
-from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -62,7 +62,8 @@ _LOAD_SECONDS_MAX = 600
 _STOP_SECONDS_MAX = 5
 _ANSWER_BYTES_MAX = 16 * 1024 * 1024
 _EMBEDDINGS_BYTES_MAX = 256 * 1024 * 1024
-_ERROR_LINES_MAX = 8
+_ERROR_LINES_MAX = 100
+_ERROR_PREFIX = re.compile(r"^[\d.]+ E ")
 _WAY_OUT = "the next request starts it again"
 _MISSING = "llama.cpp is not installed here: install parallelix[embedded]"
 
@@ -208,7 +209,8 @@ class LlamaCpp:
         self._models_loaded_max = models_loaded_max
         self._files: dict[Path, _File] = {}
         self._hashing = asyncio.Lock()
-        self._seats: dict[Path, _Seat] = {}
+        self._seats: dict[str, _Seat] = {}
+        """By the digest of the weights, since a file may become another."""
         self._seats_changed = asyncio.Condition()
 
     async def version(self) -> str:
@@ -306,7 +308,7 @@ class LlamaCpp:
     async def slots_busy(self, model: str) -> int:
         """How many of the model's slots generate now; 0 where it is not loaded."""
         file = await self._find(model)
-        seat = self._seats.get(file.path)
+        seat = self._seats.get(file.model.digest)
         if seat is None or seat.dead or not seat.loading.done():
             return 0
         slots: list[dict[str, Any]] = msgspec.json.decode(await seat.loading.result().answer("/slots"))
@@ -338,24 +340,27 @@ class LlamaCpp:
                 self._seats_changed.notify_all()
 
     async def _seat(self, file: _File) -> _Seat:
+        digest = file.model.digest
         async with self._seats_changed:
-            while True:
-                seat = self._seats.get(file.path)
-                if seat is not None and not seat.dead:
-                    break
+            await self._end_replaced()
+            while (seat := self._seats.get(digest)) is None or seat.dead:
                 if seat is not None:
-                    await _ended(self._seats.pop(file.path))
+                    await _ended(self._seats.pop(digest))
                 if len(self._seats) < self._models_loaded_max:
-                    seat = self._seats[file.path] = _Seat(loading=asyncio.create_task(self._load(file)))
-                    break
-                idle = [path for path, other in self._seats.items() if other.users == 0]
-                if idle:
-                    oldest = min(idle, key=lambda path: self._seats[path].used_at)
+                    self._seats[digest] = _Seat(loading=asyncio.create_task(self._load(file)))
+                elif idle := [other for other, its in self._seats.items() if its.users == 0]:
+                    oldest = min(idle, key=lambda other: self._seats[other].used_at)
                     await _ended(self._seats.pop(oldest))
                 else:
                     await self._seats_changed.wait()
             seat.users += 1
             return seat
+
+    async def _end_replaced(self) -> None:
+        """End idle workers whose file has become another since."""
+        present = {file.model.digest for file in self._files.values()}
+        for digest in [digest for digest, seat in self._seats.items() if digest not in present and seat.users == 0]:
+            await _ended(self._seats.pop(digest))
 
     async def _load(self, file: _File) -> _Worker:
         worker = await _Worker.start(file, slots=self._slots, threads=self._threads)
@@ -560,7 +565,8 @@ class _Worker:
         self._process = process
         self._http = http
         self._folder = folder
-        self._errors: deque[str] = deque(maxlen=_ERROR_LINES_MAX)
+        self._errors: list[str] = []
+        self._loaded = False
         self._reading = asyncio.create_task(self._read_errors())
 
     @property
@@ -607,20 +613,23 @@ class _Worker:
             raise RuntimeFailed(f"llama.cpp did not load {path} in {_LOAD_SECONDS_MAX} s: use a faster disk") from error
         answer: dict[str, Any] = json.loads(line) if line else {}
         if "ready" in answer:
-            self._errors = deque(maxlen=0)
+            self._loaded = True
+            self._errors.clear()
             return
         with suppress(TimeoutError):
             await asyncio.wait_for(asyncio.shield(self._reading), _STOP_SECONDS_MAX)
-        reason = wire.shortened(" ".join([*self._errors, str(answer.get("error", "it ended"))]))
-        if "ModuleNotFoundError" in reason:
+        if "ModuleNotFoundError" in (reason := answer.get("error", "it ended without a word")):
             raise RuntimeFailed(_MISSING)
-        raise RuntimeFailed(f"llama.cpp cannot load {path} ({reason}): check the file, and that memory suffices")
+        # The first error is the cause, the others its consequences.
+        told = wire.shortened(_ERROR_PREFIX.sub("", self._errors[0])) if self._errors else reason
+        raise RuntimeFailed(f"llama.cpp cannot load {path} ({told}): check the file, and that memory suffices")
 
     async def _read_errors(self) -> None:
         assert self._process.stderr is not None
         # What comes after loading may quote a prompt: it is read so that the pipe never fills, and dropped.
         while chunk := await self._process.stderr.read(64 * 1024):
-            self._errors.extend(chunk.decode(errors="replace").splitlines())
+            if not self._loaded and len(self._errors) < _ERROR_LINES_MAX:
+                self._errors += chunk.decode(errors="replace").splitlines()
 
     async def answer(
         self, path: str, request: Mapping[str, Any] | None = None, *, bytes_max: int = _ANSWER_BYTES_MAX
