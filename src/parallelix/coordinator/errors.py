@@ -17,6 +17,7 @@ ApiError
 ├── UnsupportedMedia 415               unsupported_media_type, unsupported_encoding
 ├── IdempotencyKeyReused 422           idempotency_key_reused
 ├── TooMany 429                        rate_limited, concurrency_exceeded
+├── HeadTooLarge 431                   head_too_large
 ├── Internal 500                       internal_error
 ├── RequestFailed 502                  request_failed
 ├── Unavailable 503                    overloaded, stopping, attempt_restarted
@@ -158,6 +159,13 @@ class TooMany(ApiError):
 
     status = 429
     codes = ("rate_limited", "concurrency_exceeded")
+
+
+class HeadTooLarge(ApiError):
+    """The head of a request is larger than any call needs; answered before there is a call."""
+
+    status = 431
+    codes = ("head_too_large",)
 
 
 class Internal(ApiError):
