@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from world import ACCOUNT, PRLX, SECOND, World
 
 from parallelix.engine import effects
 from parallelix.engine.ledger import available
 from parallelix.engine.rows import RequestRow, TransferRow
 from parallelix.engine.settings import DAY_MS
-from world import ACCOUNT, PRLX, SECOND, World
 
 
 @pytest.mark.parametrize(
@@ -21,7 +23,7 @@ from world import ACCOUNT, PRLX, SECOND, World
         ({"prompt_bytes": 100_000}, "context_exceeded"),
     ],
 )
-def test_receive_request_is_finally_rejected_without_an_id_or_any_work(fields: dict[str, object], code: str) -> None:
+def test_receive_request_is_finally_rejected_without_an_id_or_any_work(fields: dict[str, Any], code: str) -> None:
     world = World()
     world.fund(1_000_000 if code == "insufficient_credits" else PRLX)
     world.issue_key()
@@ -39,9 +41,7 @@ def test_receive_request_is_finally_rejected_without_an_id_or_any_work(fields: d
 
 def test_schedule_holds_work_with_a_reason_until_a_candidate_appears(world: World) -> None:
     request_id = world.ask()
-    assert world.logged("request.held") == [
-        {"request_id": request_id, "model": "small", "reason": "no_capable_node"}
-    ]
+    assert world.logged("request.held") == [{"request_id": request_id, "model": "small", "reason": "no_capable_node"}]
     held = world.engine.held(world.request(request_id))
     assert held is not None and held.reason == "no_capable_node" and held.position == 0
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from world import ACCOUNT, BIG_DIGEST, DIGEST, PRLX, SECOND, World
 
 from parallelix.engine import effects, events
 from parallelix.engine.ledger import available, held
@@ -15,10 +18,10 @@ from parallelix.engine.lifecycle import (
 )
 from parallelix.engine.rows import RecordRow
 from parallelix.engine.settings import HOUR_MS
-from world import ACCOUNT, BIG_DIGEST, DIGEST, PRLX, SECOND, World
+from parallelix.protocol.work import Usage
 
 
-def serve(world: World, request_id: str, **usage: int) -> None:
+def serve(world: World, request_id: str, **usage: Any) -> None:
     world.acknowledge(world.attempt_of(request_id))
     world.complete(world.attempt_of(request_id), **usage)
 
@@ -55,7 +58,7 @@ def test_the_charge_counts_the_lesser_of_what_the_node_signed_and_what_arrived(w
     world.acknowledge(world.attempt_of(request_id))
     attempt_id = world.attempt_of(request_id)
     facts = events.ExecutionFacts(
-        usage=events.Usage(prompt_tokens=10**9, completion_tokens=10**9),
+        usage=Usage(prompt_tokens=10**9, completion_tokens=10**9),
         entries_counted=7,
         input_hash="0x" + "01" * 32,
         result_hash="0x" + "02" * 32,

@@ -100,7 +100,7 @@ class World:
         self.ends: dict[str, list[str]] = {}
         self.answered_ids: set[str] = set()
 
-    # Driving it -------------------------------------------------------------------------------------------------------
+    # Driving it --------
 
     def step(self, event: events.Event) -> effects.Answer:
         step = self.engine.step(event, self.now, self.random.randbytes)
@@ -179,7 +179,7 @@ class World:
             uptime=tuple(self.rows(UptimeRow)),
         )
 
-    # The people -------------------------------------------------------------------------------------------------------
+    # The people --------
 
     def fund(self, amount_wei: int = PRLX, account: str = ACCOUNT) -> None:
         self.step(events.Grant(grant_id=f"g{len(self.rows(TransferRow))}", account=account, amount_wei=amount_wei))
@@ -273,9 +273,7 @@ class World:
     def returned(self, attempt_id: str, outcome: str, **fields: Any) -> effects.Answer:
         node_id = fields.pop("node_id", None) or self.offers[attempt_id].node_id
         return self.step(
-            events.ResultReturned(
-                attempt_id=attempt_id, node_id=node_id, outcome=cast("Any", outcome), **fields
-            )
+            events.ResultReturned(attempt_id=attempt_id, node_id=node_id, outcome=cast("Any", outcome), **fields)
         )
 
     def confirm_batches(self) -> None:
@@ -283,7 +281,7 @@ class World:
             self.unconfirmed.remove(number)
             self.step(events.BatchConfirmed(number=number, reference=f"local:{number}"))
 
-    # Looking at it ------------------------------------------------------------------------------------------------------
+    # Looking at it --------
 
     def rows(self, kind: type[T]) -> list[T]:
         return cast("list[T]", list(self.tables.get(kind.table, {}).values()))
@@ -311,7 +309,7 @@ class World:
     def balance(self, account: str) -> int:
         return self.engine.ledger.balance_wei(account)
 
-    # The invariants -----------------------------------------------------------------------------------------------------
+    # The invariants --------
 
     def _write(self, rows: Iterable[Row]) -> None:
         for row in rows:
@@ -356,9 +354,9 @@ class World:
         for request_id, amount_wei in charged.items():
             assert amount_wei <= held[request_id], "charged more than was held"
             sequence = self.row(request_id).record_sequence
-            assert any(
-                batch.confirmed_at and batch.first <= sequence <= batch.last for batch in self.rows(BatchRow)
-            ), "charged before its batch was confirmed"
+            assert any(batch.confirmed_at and batch.first <= sequence <= batch.last for batch in self.rows(BatchRow)), (
+                "charged before its batch was confirmed"
+            )
 
     def check_chain(self) -> None:
         """The whole chain of records, and every batch's root over it."""
