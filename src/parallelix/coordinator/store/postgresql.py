@@ -5,7 +5,10 @@ A group is two round trips: everything in one pipeline, then COMMIT once the gua
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 import psycopg
@@ -28,11 +31,12 @@ from parallelix.coordinator.store.statements import STATEMENTS_CACHED, Statement
 LEAD_LOCK = 0x7061726C  # "parl"
 MIGRATION_LOCK = LEAD_LOCK + 1
 CONNECT_SECONDS_MAX = 10
+APPLICATION_NAME_MAX = 63
+"""PostgreSQL cuts it there."""
 REQUIRED_SETTINGS = ("fsync", "synchronous_commit", "full_page_writes")
 
 _LEADER = """
-SELECT 'pid ' || activity.pid || ' (' || activity.application_name || ') at '
-    || coalesce(host(activity.client_addr), 'a local socket')
+SELECT activity.application_name
 FROM pg_locks AS locks JOIN pg_stat_activity AS activity ON activity.pid = locks.pid
 WHERE locks.locktype = 'advisory' AND locks.granted AND locks.objsubid = 1
     AND locks.classid = 0 AND locks.objid = %s AND activity.datname = current_database()
@@ -84,7 +88,8 @@ class PostgreSQLBackend(Backend):
 
     def lead(self, connection: DriverConnection, instance: str) -> Callable[[], None]:
         session = _driver(connection)
-        session.execute("SELECT set_config('application_name', %s, false)", (f"parallelix-coordinator {instance}",))
+        name = f"pid {os.getpid()} on {socket.gethostname()}, {instance}"
+        session.execute("SELECT set_config('application_name', %s, false)", (name[:APPLICATION_NAME_MAX],))
         taken = session.execute("SELECT pg_try_advisory_lock(%s)", (LEAD_LOCK,)).fetchone()
         if taken != (True,):
             holder = session.execute(_LEADER, (LEAD_LOCK,)).fetchone()
@@ -136,5 +141,6 @@ def _driver(connection: DriverConnection) -> psycopg.Connection:
 
 
 def _unlock(connection: psycopg.Connection) -> None:
-    if not connection.closed:
+    # A session that has ended has given up its lock.
+    with suppress(psycopg.OperationalError):
         connection.execute("SELECT pg_advisory_unlock(%s)", (LEAD_LOCK,))
