@@ -197,7 +197,7 @@ MANIFEST = messages.Manifest(
     poe_key="",
     client_version="0.1.0",
     issued_at=STARTED_AT,
-    nonce=seeded("manifest nonce", 16).hex(),
+    run_id=seeded("run id", 16).hex(),
 )
 
 
@@ -325,7 +325,7 @@ def make_envelope() -> Json:
     payload = canonical.encode(PAYLOAD)
     sealed = envelope.seal_payload(payload, unit_id=UNIT_ID, content_key=content_key, nonce=seeded("payload nonce", 12))
     header = envelope.EnvelopeHeader(
-        kid=hashlib.sha256(public_pem("envelope").encode()).hexdigest()[:32],
+        kid=hashlib.sha256(public_pem("envelope").encode()).hexdigest()[:16],
         attempt=ATTEMPT_ID,
         unit=UNIT_ID,
         node=str(NODE_ID),
@@ -493,7 +493,7 @@ def result_detail() -> messages.ResultDetail:
     return messages.ResultDetail(
         content=to_base64url(canonical.encode(RESULT)),
         entries=to_base64url(work.encode_entries(ENTRIES)),
-        salt=to_hex(NODE_SALT),
+        salt=to_base64url(NODE_SALT),
         usage=USAGE,
         model_digest=MODEL_DIGEST,
     )
