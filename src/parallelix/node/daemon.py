@@ -206,9 +206,9 @@ class _Daemon:
         while True:
             session = self._session.name
             await self._offer.changed()
-            if self._offer.runtime_down:
-                self._heart.beat_soon()
-            else:
+            self._look_at_pause()
+            self._heart.beat_soon()
+            if not self._offer.runtime_down:
                 await self._session.renew(session)
 
     def _attached(self, facts: messages.Attached) -> None:
@@ -219,6 +219,11 @@ class _Daemon:
         self._heart.beat_soon()
 
     def _heartbeat(self) -> messages.Heartbeat:
+        self._look_at_pause()
+        reason = "draining" if self._desk.draining else self._desk.pause
+        return messages.Heartbeat(slots_free=self._desk.free_slots(), paused=bool(reason), message=reason[:128])
+
+    def _look_at_pause(self) -> None:
         # Hours are the operator's local time.
         pause = paused_because(self._home, self._settings.hours, datetime.now().astimezone())
         if self._offer.runtime_down:
@@ -226,8 +231,6 @@ class _Daemon:
         if pause != self._desk.pause:
             self._reporter.tell("paused" if pause else "resumed", reason=pause or "taking work again")
             self._desk.set_pause(pause)
-        reason = "draining" if self._desk.draining else pause
-        return messages.Heartbeat(slots_free=self._desk.free_slots(), paused=bool(reason), message=reason[:128])
 
     @contextmanager
     def _signals_handled(self) -> Generator[None]:
@@ -276,6 +279,7 @@ class _Daemon:
         return self._end(refusal.code, refusal.message, exit_code)
 
     def _end(self, reason: str, message: str, exit_code: int) -> DaemonExit:
+        self._life.stopped()
         level: Level = "info" if exit_code == errors.EXIT_STOPPED else "error"
         self._reporter.tell(
             "stop", level=level, reason=reason, message=message, exit_code=exit_code, served=self._life.served

@@ -44,7 +44,7 @@ class Reporter:
         self._listener(event)
 
     def report_unlogged(self, event: DaemonEvent) -> None:
-        """For an event that is in the log already."""
+        """For an event that is in the log already, or would fill it."""
         self._listener(event)
 
 

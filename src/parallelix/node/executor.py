@@ -1,7 +1,7 @@
 """One attempt, from its envelope to its answered result.
 
     open        envelope, payload (off the event loop: an RSA private operation)
-    acknowledge at once, beside the work; the deadline runs from here
+    acknowledge unless a delta or the result does it first; our deadline runs from here, never later than theirs
     run         the runtime; entries go out by the delta stream as they come
     seal        result, proof, signatures, once (off the event loop)
     return      the same bytes until they are answered, as long as anybody can still want them
@@ -34,9 +34,12 @@ from parallelix.node.session import Session
 from parallelix.protocol import messages, work
 from parallelix.protocol.errors import Malformed, ProtocolError
 
+QUIET_SECONDS = 0.1
+"""A first delta or a result acknowledges as well as a call of its own, and most short answers are there by then."""
+UNSURE_SECONDS = 3.0
+"""A delta that was sent may not have arrived. Well inside the ten seconds that a coordinator waits."""
 ORDER_SECONDS = 1.0
-"""How long a finished result waits for its acknowledgement and stream to be answered, so that they arrive before it; it
-needs neither."""
+"""How long a finished result waits for its stream to be answered, so that it arrives after it; it does not need it."""
 PARTIAL_WAIT_SECONDS = 5.0
 """A stream may be refused a moment before the cancellation that says why, and asks for what there is, comes in. The
 coordinator waits ten seconds for that."""
@@ -124,6 +127,7 @@ class Attempt:
         self._working: asyncio.Task[base.Finished | _Embedded] | None = None
         self._acknowledging: asyncio.Task[None] | None = None
         self._streaming: asyncio.Task[None] | None = None
+        self._stream: DeltaStream | None = None
         self._output = Output()
         self._holds_slot = True
 
@@ -171,7 +175,6 @@ class Attempt:
             return await self._report(_failed("node.bad_envelope", error.message))
         verdict = self._unserveable()
         if verdict is None:
-            # The clock of the deadline starts at the other end when this arrives, so ours is never the later one.
             self._deadline_at = self._loop.time() + self.sealed.deadline_seconds
             self._acknowledging = asyncio.create_task(self._acknowledge(opened))
             verdict = await self._serve(opened)
@@ -191,6 +194,11 @@ class Attempt:
         return _declined("node.unsupported", f"the model {self.sealed.model[:100]} {what}")
 
     async def _acknowledge(self, opened: sealing.Opened) -> None:
+        await asyncio.sleep(QUIET_SECONDS)
+        if self._stream is not None and self._stream.began:
+            await asyncio.sleep(UNSURE_SECONDS)
+        if self._output.complete:
+            return
         body = sealing.seal_acknowledgement(self.attempt_id, opened)
         try:
             await self._place.session.until_answered(lambda: self._place.link.acknowledge(body))
@@ -240,22 +248,23 @@ class Attempt:
                 else:
                     self._output.add(sealing.entry_of(item))
                     if self._streaming is None:
-                        self._streaming = asyncio.create_task(self._stream(opened.secrets.channel_secret))
+                        self._streaming = asyncio.create_task(self._send_deltas(opened.secrets.channel_secret))
         finally:
             await _close(items)
         if finished is None:
             raise base.RuntimeFailed("the runtime ended without saying how")
+        self._output.finish()
         return finished
 
     async def _embed(self, payload: work.Payload) -> _Embedded:
         vectors, prompt_tokens = await self._place.runtime.embed(payload.model, payload.inputs)
         return _Embedded(vectors=sealing.pack_vectors(vectors), prompt_tokens=prompt_tokens)
 
-    async def _stream(self, channel_secret: bytes) -> None:
+    async def _send_deltas(self, channel_secret: bytes) -> None:
         if self._output.complete:
             # The runtime answered in one go, and the result is a signature away: it carries the text as well.
             return
-        stream = DeltaStream(
+        self._stream = DeltaStream(
             self._output,
             attempt_id=self.attempt_id,
             channel_secret=channel_secret,
@@ -263,7 +272,7 @@ class Attempt:
             session=self._place.session,
         )
         try:
-            await stream.run()
+            await self._stream.run()
         except AttemptClosed:
             self.stop(Stop.CLOSED)
 
@@ -342,7 +351,7 @@ class Attempt:
                 keys=self._place.keys,
             )
         )
-        await self._let_earlier_calls_end()
+        await self._let_the_stream_end()
         fields: dict[str, Value] = {
             "ms": round((self._loop.time() - self._started_at) * 1000),
             "poe": short(sealed.poe),
@@ -374,10 +383,9 @@ class Attempt:
             return replace(ended, reason=str(error))
         return replace(ended, accepted=answer.accepted, reason=ended.reason or answer.reason)
 
-    async def _let_earlier_calls_end(self) -> None:
-        tasks = [task for task in (self._acknowledging, self._streaming) if task is not None and not task.done()]
-        if tasks:
-            await asyncio.wait(tasks, timeout=ORDER_SECONDS)
+    async def _let_the_stream_end(self) -> None:
+        if self._streaming is not None and not self._streaming.done():
+            await asyncio.wait((self._streaming,), timeout=ORDER_SECONDS)
 
     async def _off_loop(self, call: Callable[[], T]) -> T:
         return await self._loop.run_in_executor(self._place.threads, call)

@@ -91,7 +91,7 @@ class Output:
 
 
 class DeltaStream:
-    """Sends an `Output` as it grows, over as many connections as it takes."""
+    """Sends an `Output` as it grows, over as many connections as it takes. `began` is whether any of it was sent."""
 
     def __init__(self, output: Output, *, attempt_id: str, channel_secret: bytes, link: Link, session: Session) -> None:
         self._output = output
@@ -102,6 +102,7 @@ class DeltaStream:
         self._loop = asyncio.get_running_loop()
         self._grown = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
+        self.began = False
         self._sent_at = 0.0
         self._sent_index = 0
         self._connection = 0
@@ -147,6 +148,7 @@ class DeltaStream:
                 sealed = sealer.seal(plain)
                 self._sent_at = self._loop.time()
                 self._sent_index = index
+                self.began = True
                 yield len(sealed).to_bytes(4, "big") + sealed
             elif self._output.complete:
                 return

@@ -132,7 +132,7 @@ def seal_result(
         result=to_base64url(sealer.seal(msgspec.json.encode(detail))),
         poe=to_hex(proof),
         signature=to_hex(keys.node.sign(signing.result_text(attempt.unit_id))),
-        poe_signature=to_hex(poe.sign(keys.poe, result, proof, facts)),
+        poe_signature=to_base64url(poe.sign(keys.poe, result, proof, facts)),
     )
     return Sealed(body=msgspec.json.encode(returned), poe=returned.poe)
 
