@@ -17,15 +17,15 @@ _WORDS = (" many", " people", "'s", " machines", ",", " one", " service")
 class InstantRuntime:
     """Every answer is the same `tokens` tokens, each with five alternatives, as many as a node asks for."""
 
-    name = "ollama"
+    name = "instant"
 
     def __init__(self, *, tokens: int = TOKENS_DEFAULT) -> None:
         words = [_WORDS[index % len(_WORDS)] for index in range(tokens)]
-        top = tuple((word, -0.25 - index) for index, word in enumerate(_WORDS[:5]))
-        self._entries = [TokenEntry(text=word, logprob=-0.25, top=top) for word in words]
+        top = tuple((word, -0.7 - index) for index, word in enumerate(_WORDS[:5]))
+        self._entries = [TokenEntry(text=word, logprob=-0.7, top=top) for word in words]
 
     async def version(self) -> str:
-        return "0.17.4"
+        return "1"
 
     async def models(self) -> list[Model]:
         return [

@@ -480,12 +480,14 @@ def channel_messages(channel_secret: bytes) -> Iterable[Json]:
     for label, connection, plaintexts in sent:
         sealer = envelope.Sealer(channel_secret, label=label, attempt_id=ATTEMPT_ID, connection=connection)
         for counter, plaintext in enumerate(plaintexts):
+            sealed = sealer.seal(plaintext)
             yield {
                 "label": label,
                 "connection": connection,
                 "counter": counter,
                 "plaintext": plaintext.decode(),
-                "sealed": to_base64url(sealer.seal(plaintext)),
+                "sealed": to_base64url(sealed),
+                **({"frame": (len(sealed).to_bytes(4, "big") + sealed).hex()} if label == "delta" else {}),
             }
 
 

@@ -144,6 +144,8 @@ def test_channel_messages_of_the_vectors_open_by_hand(at: int) -> None:
 
     assert sealed[:12] == nonce
     assert plaintext.decode() == message["plaintext"]
+    if message["label"] == "delta":
+        assert bytes.fromhex(message["frame"]) == len(sealed).to_bytes(4, "big") + sealed
 
 
 def test_what_is_at_rest_opens_again() -> None:

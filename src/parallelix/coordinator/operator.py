@@ -153,6 +153,8 @@ class OperatorApp:
             await mailbox.wait(coordinator.settings.poll_seconds)
             self._check_standing(session.node_id)
             inbox = mailbox.take(slots, coordinator.clock())
+        for unit in inbox.work if inbox is not None else ():
+            coordinator.steps.mark(5, unit.unit_id, unit.attempt_number)
         await call.answer(inbox or messages.Inbox(server_time=coordinator.clock()))
 
     # Acknowledge ------------------------------------------------------------------------------------------------------

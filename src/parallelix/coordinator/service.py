@@ -25,6 +25,7 @@ from parallelix.coordinator.metrics import Metrics
 from parallelix.coordinator.secrets import CoordinatorSecrets
 from parallelix.coordinator.settings import CoordinatorSettings
 from parallelix.coordinator.spec import RequestSpec
+from parallelix.coordinator.steps import StepLog, now_ms
 from parallelix.coordinator.store.journal import Journal
 from parallelix.coordinator.store.readers import Readers
 from parallelix.coordinator.store.rows import EnvelopeRow, PayloadRow, ResultRow
@@ -90,6 +91,7 @@ class Coordinator:
         self.anchor_address = "local"
         self.stopping = False
         self.log = log
+        self.steps = StepLog(log, enabled=settings.log_steps)
         self._random = random_bytes
         self._requests: dict[str, LiveRequest] = {}
         self._attempts: dict[str, LiveAttempt] = {}
@@ -122,7 +124,9 @@ class Coordinator:
         works: dict[str, Work] = {}
         for effect in step.effects:
             if isinstance(effect, effects.Offer):
+                self.steps.mark(3, effect.request_id, effect.attempt_number)
                 sealed, row = self._seal_offer(effect)
+                self.steps.mark(4, effect.request_id, effect.attempt_number)
                 works[effect.attempt_id] = sealed
                 if row is not None:
                     to_write.append(row)
@@ -239,6 +243,7 @@ class Coordinator:
             raise errors.Forbidden(
                 f"credit_account {spec.credit_account!r}: key {key.key_id} pays from {key.account!r}; leave it out"
             )
+        arrived_ms = now_ms()
         event = self._admission(key, spec, attached, idempotency_key, fingerprint)
         self.journal.require_room()
         if self._payload_bytes > self.settings.open_payload_bytes_max:
@@ -250,6 +255,8 @@ class Coordinator:
         step = self.engine.step(event, self.clock(), self._random)
         rows: list[Row] = []
         if isinstance(step.answer, effects.Admitted) and step.answer.created:
+            self.steps.mark(1, step.answer.request_id, at_ms=arrived_ms)
+            self.steps.mark(2, step.answer.request_id)
             rows.append(self._seal_request(step.answer.request_id, spec))
         ticket = self._carry(step, rows)
         await self.journal.wait(ticket)
@@ -404,6 +411,8 @@ class Coordinator:
 
     def take_delta(self, attempt: LiveAttempt, entries: tuple[Entry, ...]) -> None:
         """Text that a node generated: shown at once, provisional until the result is verified."""
+        if not attempt.received_bytes:
+            self.steps.mark(7, attempt.request_id, attempt.number)
         attempt.received_bytes += sum(len(entry.text.encode()) for entry in entries)
         live = self._requests.get(attempt.request_id)
         if live is not None and live.streams and live.feed.attempt_number == attempt.number:
@@ -417,12 +426,15 @@ class Coordinator:
         known = self.engine.attempt(attempt.attempt_id)
         if live is None or known is None:
             return await self.settle(_returned(attempt, "failed"))
+        self.steps.mark(9, attempt.request_id, attempt.number)
         session = self.session(attempt.node_id)
         poe_key = session.poe_key.raw_value
         assert isinstance(poe_key, RSAPublicKey)
         verdict = validator.examine(result, detail, self._expected(live, attempt, session), poe_key)
         if isinstance(verdict, validator.Rejected):
             return await self.settle(_returned(attempt, "rejected", code=verdict.code, message=verdict.message))
+        for number in (10, 11):
+            self.steps.mark(number, attempt.request_id, attempt.number)
         outcome = "cancelled" if result.outcome == "cancelled" else "completed"
         step = self.engine.step(
             msgspec.structs.replace(_returned(attempt, outcome), facts=verdict.facts), self.clock(), self._random
@@ -493,6 +505,7 @@ class Coordinator:
                 live.feed.begin(progress.attempt_number)
             live.feed.note(Progress(kind=progress.kind, attempt_number=progress.attempt_number, reason=progress.reason))
             if progress.kind == "running":
+                self.steps.mark(6, progress.request_id, progress.attempt_number)
                 attempt = self._attempts.get(progress.attempt_id)
                 if attempt is not None:
                     self.mailbox(attempt.node_id).drop_work(attempt.attempt_id)
@@ -504,12 +517,16 @@ class Coordinator:
 
     def _finish(self, live: LiveRequest, progress: effects.RequestProgress) -> None:
         answer = self._results.pop(live.request_id, None)
+        if answer is not None:
+            # The commit that holds the record has just come back.
+            self.steps.mark(12, live.request_id, progress.attempt_number)
         outcome = _outcome(live, answer)
         for attempt in live.request.attempts:
             self._forget_attempt(attempt.attempt_id)
         if answer is not None and live.streams:
             _complete(live.feed, answer.verdict)
         live.feed.end(outcome)
+        self.steps.mark(13, live.request_id, progress.attempt_number)
         self._payload_bytes -= len(live.sealed_payload)
         del self._requests[live.request_id]
         self._drop_grace(live.request_id)

@@ -48,6 +48,8 @@ class CoordinatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
     """How long sealed payloads and results can be fetched."""
     open_payload_bytes_max: Annotated[int, Meta(ge=2**20, le=2**40)] = 512 * 1024 * 1024
     """Sealed payloads of open requests are kept in memory, so that handing one out needs no read."""
+    log_steps: bool = False
+    """Log each of the fourteen steps of every request (`steps.py`): for a demonstration, or to see where time goes."""
 
     @property
     def folder(self) -> Path:

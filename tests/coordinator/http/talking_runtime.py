@@ -13,8 +13,8 @@ DIGEST = hashlib.sha256(MODEL.encode()).hexdigest()
 
 
 class TalkingRuntime:
-    """Repeats the prompt's last words. A prompt of `wait` stops after the first word until `gate` is set, `fail` breaks
-    in mid-answer, and offered tools are called."""
+    """Repeats the prompt. `wait here` stops before its last word until `gate` is set, `fail late` likewise and then
+    breaks (`failures` times), and offered tools are called."""
 
     name = "talking"
 
@@ -22,6 +22,7 @@ class TalkingRuntime:
         self.gate = asyncio.Event()
         self.waiting = asyncio.Event()
         self.stopped = asyncio.Event()
+        self.failures = 1
         self.asked: list[base.Generation] = []
 
     async def version(self) -> str:
@@ -40,17 +41,19 @@ class TalkingRuntime:
             yield self._call(work.tools[0]["function"]["name"])
             return
         words = str(prompt).split()[: work.sampling.max_tokens] or ["…"]
+        fails = prompt == "fail late" and self.failures > 0
+        self.failures -= fails
         try:
             for index, word in enumerate(words):
-                if prompt in ("wait", "wait here") and index == min(1, len(words) - 1):
+                if (prompt == "wait here" or fails) and index == 1:
                     self.waiting.set()
                     await self.gate.wait()
+                    if fails:
+                        raise base.RuntimeFailed("the model broke")
                 yield self._entry(word if index == 0 else " " + word)
         except (asyncio.CancelledError, GeneratorExit):
             self.stopped.set()
             raise
-        if prompt == "fail":
-            raise base.RuntimeFailed("the model broke")
         finish = "length" if len(words) == work.sampling.max_tokens else "stop"
         yield base.Finished(finish=finish, prompt_tokens=5, completion_tokens=len(words))
 

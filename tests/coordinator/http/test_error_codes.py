@@ -35,9 +35,7 @@ def test_a_code_has_one_status() -> None:
     assert len(codes) == len(set(codes))
 
 
-@pytest.mark.parametrize(
-    "code", sorted(set(REFUSED.findall((ROOT / "src/parallelix/engine/core.py").read_text())))
-)
+@pytest.mark.parametrize("code", sorted(set(REFUSED.findall((ROOT / "src/parallelix/engine/core.py").read_text()))))
 def test_what_the_engine_refuses_reaches_the_caller_under_its_own_code(code: str) -> None:
     error = service.api_error(effects.Refused(code=code, message="because", retry_after_seconds=2.5))
     assert (error.code, error.message, error.retry_after_seconds) == (code, "because", 2.5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -25,7 +25,7 @@ sys.stdin.read()
 
 
 @contextmanager
-def another_process_leads(url: str) -> Iterator[subprocess.Popen[str]]:
+def another_process_leads(url: str) -> Generator[subprocess.Popen[str]]:
     command = [sys.executable, "-c", LEADER, url]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

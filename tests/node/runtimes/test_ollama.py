@@ -404,6 +404,16 @@ async def test_a_long_refusal_is_repeated_in_part_only() -> None:
     assert len(str(caught.value)) < 1000
 
 
+@pytest.mark.parametrize("quoted", ['{"content": "canary"}', "'canary'", '"canary"', "`canary`", "[canary]"])
+async def test_what_a_refusal_quotes_of_the_request_is_not_repeated(quoted: str) -> None:
+    message = f"Failed to parse messages: Missing role in {quoted}"
+
+    for played in (Wire(lambda _: httpx.Response(500, json={"error": message})), Wire(answering({"error": message}))):
+        with pytest.raises(RuntimeFailed, match="Missing role in") as caught:
+            await generated(played)
+        assert "canary" not in str(caught.value)
+
+
 async def test_loading_instead_of_answering_is_a_failure() -> None:
     with pytest.raises(RuntimeFailed, match="load"):
         await generated(Wire(answering({"done": True, "done_reason": "load"})))

@@ -63,6 +63,7 @@ _STOP_SECONDS_MAX = 5
 _ANSWER_BYTES_MAX = 16 * 1024 * 1024
 _EMBEDDINGS_BYTES_MAX = 256 * 1024 * 1024
 _ERROR_LINES_MAX = 100
+_TOLD_CHARACTERS_MAX = 300
 _ERROR_PREFIX = re.compile(r"^[\d.]+ E ")
 _WAY_OUT = "the next request starts it again"
 _MISSING = "llama.cpp is not installed here: install parallelix[embedded]"
@@ -475,7 +476,7 @@ class _Reply:
 
     def add(self, piece: _Piece) -> list[Item]:
         if piece.error is not None:
-            raise RuntimeFailed(f"llama.cpp broke off: {wire.shortened(piece.error.message)}")
+            raise RuntimeFailed(f"llama.cpp broke off: {wire.told(piece.error.message)}")
         if piece.stop:
             # Tokens without text at the very end are the end of the sequence itself.
             self._silent.clear()
@@ -517,7 +518,7 @@ class _ChatReply:
 
     def add(self, piece: _ChatPiece) -> list[Item]:
         if piece.error is not None:
-            raise RuntimeFailed(f"llama.cpp broke off: {wire.shortened(piece.error.message)}")
+            raise RuntimeFailed(f"llama.cpp broke off: {wire.told(piece.error.message)}")
         items: list[Item] = []
         for choice in piece.choices:
             items += self._entries(choice)
@@ -621,8 +622,10 @@ class _Worker:
         if "ModuleNotFoundError" in (reason := answer.get("error", "it ended without a word")):
             raise RuntimeFailed(_MISSING)
         # The first error is the cause, the others its consequences.
-        told = wire.shortened(_ERROR_PREFIX.sub("", self._errors[0])) if self._errors else reason
-        raise RuntimeFailed(f"llama.cpp cannot load {path} ({told}): check the file, and that memory suffices")
+        told = _ERROR_PREFIX.sub("", self._errors[0]) if self._errors else reason
+        raise RuntimeFailed(
+            f"llama.cpp cannot load {path} ({told[:_TOLD_CHARACTERS_MAX]}): check the file, and that memory suffices"
+        )
 
     async def _read_errors(self) -> None:
         assert self._process.stderr is not None
@@ -655,7 +658,7 @@ class _Worker:
                         if name == b"data" and data != b"[DONE]":
                             yield data
                         elif name == b"error":
-                            raise RuntimeFailed(f"llama.cpp broke off: {wire.shortened(data.decode(errors='replace'))}")
+                            raise RuntimeFailed(f"llama.cpp broke off: {wire.told(data.decode(errors='replace'))}")
 
     async def aclose(self) -> None:
         assert self._process.stdin is not None
@@ -684,9 +687,9 @@ def _client(settings: Mapping[str, Any]) -> httpx.AsyncClient:
 
 def _refusal(status: int, content: bytes) -> RuntimeFailed:
     try:
-        message = wire.shortened(msgspec.json.decode(content, type=_Failure).error.message)
+        message = wire.told(msgspec.json.decode(content, type=_Failure).error.message)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        message = f"status {status}"
+        message = "its answer is not its API"
     if status in (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_IMPLEMENTED):
         return RuntimeUnsupported(f"llama.cpp refuses the request: {message}")
     return RuntimeFailed(f"llama.cpp failed with status {status}: {message}; {_WAY_OUT}")

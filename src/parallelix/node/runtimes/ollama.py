@@ -315,7 +315,7 @@ class Ollama:
             async for line in lines:
                 read = _decoded(_PullLine, line)
                 if read.error is not None:
-                    raise RuntimeFailed(f"Ollama could not pull {name}: {wire.shortened(read.error)}")
+                    raise RuntimeFailed(f"Ollama could not pull {name}: {wire.told(read.error)}")
                 step = PullProgress(status=read.status, digest=read.digest, total=read.total, completed=read.completed)
                 yield step
         if step.status != "success":
@@ -381,11 +381,11 @@ def _decoded(kind: type[AnswerT], content: bytes) -> AnswerT:
 
 def _refusal(status: int, content: bytes) -> RuntimeFailed:
     try:
-        message = wire.shortened(msgspec.json.decode(content, type=_Failure).error)
+        message = wire.told(msgspec.json.decode(content, type=_Failure).error)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        message = f"status {status}"
+        message = "its answer is not its API"
     if status == HTTPStatus.NOT_FOUND:
-        return ModelMissing(f"Ollama: {message}")
+        return ModelMissing("Ollama does not find the model: pull it again (`parallelix-node models pull`)")
     if status == HTTPStatus.BAD_REQUEST or message.startswith("invalid JSON schema"):
         return RuntimeUnsupported(f"Ollama refuses the request: {message}")
     return RuntimeFailed(f"Ollama failed with status {status}: {message}; {_WAY_OUT}")
@@ -505,7 +505,7 @@ def _messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         plain: dict[str, Any] = {"role": message["role"], "content": text_of(message.get("content"))}
         if calls := message.get("tool_calls"):
             plain["tool_calls"] = [_called(call) for call in calls]
-            tool_names |= {call["id"]: call["function"]["name"] for call in calls}
+            tool_names |= {call.get("id", ""): call["function"]["name"] for call in calls}
         if message["role"] == "tool":
             plain["tool_name"] = tool_names.get(message.get("tool_call_id", ""), message.get("name", ""))
         converted.append(plain)
@@ -514,11 +514,7 @@ def _messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _called(call: Mapping[str, Any]) -> dict[str, Any]:
     function: Mapping[str, Any] = call["function"]
-    try:
-        arguments: object = json.loads(function.get("arguments") or "{}")
-    except ValueError as error:
-        raise RuntimeUnsupported(f"the arguments of an earlier call of {function['name']!r} are no JSON") from error
-    return {"function": {"name": function["name"], "arguments": arguments}}
+    return {"function": {"name": function["name"], "arguments": json.loads(function["arguments"])}}
 
 
 @dataclass(slots=True)
@@ -533,7 +529,7 @@ class _Reply:
 
     def add(self, line: _Line) -> list[Item]:
         if line.error is not None:
-            raise RuntimeFailed(f"Ollama broke off: {wire.shortened(line.error)}; {_WAY_OUT}")
+            raise RuntimeFailed(f"Ollama broke off: {wire.told(line.error)}; {_WAY_OUT}")
         self.pieces += 1
         self.tokens += len(line.logprobs) if line.logprobs else 1
         message = line.message or _Message(content=line.response, thinking=line.thinking)

@@ -27,8 +27,53 @@ def require_sound(work: Generation) -> None:
         raise RuntimeUnsupported("tools need messages, and this is a plain completion: send it as a chat")
     if work.sampling.max_tokens < 1:
         raise RuntimeUnsupported(f"max_tokens is {work.sampling.max_tokens}: ask for at least 1")
+    for message in work.messages or ():
+        _require_message(message)
+    for tool in work.tools or ():
+        _require_tool(tool)
     if not 0 <= work.sampling.top_logprobs <= TOP_LOGPROBS_MAX:
         raise RuntimeUnsupported(f"top_logprobs is {work.sampling.top_logprobs}: ask for 0 to {TOP_LOGPROBS_MAX}")
+
+
+def _require_message(message: object) -> None:
+    """Refuse here what a runtime would refuse with a message that quotes it: requests belong in no log."""
+    if not isinstance(message, Mapping):
+        raise RuntimeUnsupported("a message is no object: send {'role': …, 'content': …}")
+    fields = cast("Mapping[str, object]", message)
+    if not isinstance(fields.get("role"), str):
+        raise RuntimeUnsupported("a message has no role: send {'role': …, 'content': …}")
+    text_of(fields.get("content"))
+    for call in cast("Sequence[object]", fields.get("tool_calls") or ()):
+        name, arguments = _function(call, "arguments")
+        if not name or not isinstance(arguments, str) or not _is_json_object(arguments):
+            raise RuntimeUnsupported(
+                "an earlier tool call has no name, or arguments that are no JSON object in a string"
+            )
+
+
+def _require_tool(tool: object) -> None:
+    name, parameters = _function(tool, "parameters")
+    if not name or not isinstance(parameters, Mapping | None):
+        raise RuntimeUnsupported(
+            "a tool has no name: send {'type': 'function', 'function': {'name': …, 'parameters': {…}}}"
+        )
+
+
+def _function(holder: object, detail: str) -> tuple[str, object]:
+    """The name of a tool or a call and one detail more; no name where there is none."""
+    function = cast("Mapping[str, object]", holder).get("function") if isinstance(holder, Mapping) else None
+    if not isinstance(function, Mapping):
+        return "", None
+    fields = cast("Mapping[str, object]", function)
+    name = fields.get("name")
+    return name if isinstance(name, str) else "", fields.get(detail)
+
+
+def _is_json_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except ValueError:
+        return False
 
 
 def seed_of(seed: int) -> int:
@@ -52,7 +97,7 @@ def _text_of_part(part: object) -> str:
         text = fields.get("text")
         if fields.get("type") == "text" and isinstance(text, str):
             return text
-        raise RuntimeUnsupported(f"a message holds a part of type {fields.get('type')!r}: only text can be read here")
+        raise RuntimeUnsupported("a message holds a part that is no text, an image perhaps: only text can be read here")
     raise RuntimeUnsupported("a part of a message is no object: send {'type': 'text', 'text': …}")
 
 
@@ -69,7 +114,7 @@ def schema_of(response_format: Mapping[str, Any] | None) -> dict[str, Any] | Non
     if kind == "json_schema" and isinstance(schema, dict):
         return cast("dict[str, Any]", schema)
     raise RuntimeUnsupported(
-        f"response_format {kind!r} cannot be kept: use json_object, or json_schema with {{'schema': {{…}}}}"
+        "this response_format cannot be kept: use json_object, or json_schema with {'schema': {…}}"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, Generator
 from contextlib import contextmanager
 
@@ -12,7 +13,8 @@ from parallelix.node.runtimes.base import RuntimeFailed
 # One token with 20 alternatives takes 4 KiB; a page of held-back text fits 200 times.
 LINE_BYTES_MAX = 1024 * 1024
 # How much of a foreign error is repeated in ours.
-FOREIGN_MESSAGE_CHARACTERS = 300
+TOLD_CHARACTERS_MAX = 200
+_QUOTATION = re.compile(r"""[{\["'`<«“]""")
 # The caller's deadline ends a generation that hangs: a model may take minutes to load before its first byte.
 GENERATION_TIMEOUT = httpx.Timeout(connect=5, read=None, write=30, pool=None)
 QUESTION_TIMEOUT = httpx.Timeout(connect=5, read=30, write=30, pool=None)
@@ -63,6 +65,8 @@ async def body(response: httpx.Response, *, bytes_max: int) -> bytes:
     return bytes(read)
 
 
-def shortened(message: str) -> str:
-    message = " ".join(message.split())
-    return message if len(message) <= FOREIGN_MESSAGE_CHARACTERS else message[: FOREIGN_MESSAGE_CHARACTERS - 1] + "…"
+def told(message: str) -> str:
+    """What may be repeated of a foreign error: the words before any quotation, which may be of the request itself and
+    would end in a log."""
+    words = " ".join(_QUOTATION.split(message, maxsplit=1)[0].split()).rstrip(" :=(,;")
+    return words[:TOLD_CHARACTERS_MAX] or "it does not say why in words that may be repeated"

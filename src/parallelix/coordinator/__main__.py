@@ -1,0 +1,33 @@
+"""`python -m parallelix.coordinator FOLDER`: runs the coordinator whose data lies in FOLDER, its log on standard error."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import uvloop
+
+from parallelix.coordinator.app import run
+from parallelix.coordinator.logging import make_log
+from parallelix.coordinator.settings import SettingsError, load
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 1:
+        sys.stderr.write("usage: python -m parallelix.coordinator FOLDER\n")
+        return 2
+    try:
+        settings = load(Path(arguments[0]))
+    except SettingsError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    uvloop.run(run(settings, log=make_log(sys.stderr), on_ready=_ignore))
+    return 0
+
+
+def _ignore(_url: str) -> None:
+    """The log says it too."""
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
