@@ -204,7 +204,7 @@ class Engine:
         if refused is not None:
             return refused
         # The credits clear above; only now does an id exist.
-        request_id = ids.request_id(self._random(ids.UNIT_ID_BYTES))
+        request_id = ids.request_id(ids.fresh_bytes(ids.UNIT_ID_BYTES, self._now, self._random))
         if plan.hold_wei:
             self._post(f"hold:{request_id}", available(event.account), held(event.account), plan.hold_wei, request_id)
         request = Request(
@@ -369,7 +369,7 @@ class Engine:
         self.queue.discard(request.request_id)
         digests = request.need.digests
         attempt = Attempt(
-            attempt_id=ids.attempt_id(self._random(ids.ATTEMPT_ID_BYTES)),
+            attempt_id=ids.attempt_id(ids.fresh_bytes(ids.ATTEMPT_ID_BYTES, self._now, self._random)),
             request_id=request.request_id,
             number=len(request.attempts) + 1,
             node_id=node.node_id,
