@@ -6,19 +6,17 @@ The builders raise `BadRequest` naming the field. What the runtimes cannot do is
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import msgspec
 
 from parallelix.coordinator.errors import BadRequest, UnsupportedParameter
 from parallelix.engine.catalogue import Priority
-from parallelix.protocol import canonical, envelope, requests, work
+from parallelix.protocol import canonical, envelope, payloads, requests, work
 from parallelix.protocol.errors import ProtocolError
 
 Feature: TypeAlias = Literal["chat", "tools", "grammar", "logprobs", "embeddings"]
 
-FRACTION_DIGITS = 9
-"""More than a 32-bit float, which is what samplers compute with, can tell apart."""
 TOOLS_MAX = 128
 """OpenAI's own bound."""
 SCHEMA_DEPTH_MAX = 32
@@ -54,32 +52,23 @@ def from_create(body: requests.CreateRequest) -> RequestSpec:
             f"give exactly one of messages (chat), prompt (completion) and input (embedding); this body has {found}",
             code="invalid_request",
         )
-    response_format = grammar(body.response_format)
-    tools = tools_text(body.tools)
-    messages, prompt, inputs = (), "", ()
-    kind: work.WorkKind = "embedding"
+    grammar(body.response_format)
+    tools_text(body.tools)
     if body.messages is not None:
-        kind, messages = "chat", chat_messages(body.messages)
+        _require_messages(body.messages)
     elif body.prompt is not None:
-        kind, prompt = "completion", body.prompt
-        _require_text(prompt, "prompt")
+        _require_text(body.prompt, "prompt")
     elif body.input is not None:
-        inputs = embedding_inputs(body.input)
+        embedding_inputs(body.input)
+    payload = payloads.payload_of(body)
+    kind = payload.kind
     if kind != "chat":
-        refuse_given(kind, tools=bool(tools), response_format=kind == "embedding" and bool(response_format))
+        with_format = kind == "embedding" and bool(payload.response_format)
+        refuse_given(kind, tools=bool(payload.tools), response_format=with_format)
     if kind == "embedding":
         refuse_given(kind, **{name: getattr(body, name) is not None for name in SAMPLING_FIELDS})
         refuse_given(kind, top_logprobs=body.top_logprobs > 0)
-    payload = work.Payload(
-        kind=kind,
-        model=body.model,
-        messages=messages,
-        prompt=prompt,
-        inputs=inputs,
-        tools=tools,
-        response_format=response_format,
-        sampling=sampling(body, max_tokens=body.max_tokens, top_logprobs=body.top_logprobs),
-    )
+    _require_stops(body.stop)
     return RequestSpec(
         workload_class=body.workload_class,
         payload=payload,
@@ -90,7 +79,7 @@ def from_create(body: requests.CreateRequest) -> RequestSpec:
         max_tokens=body.max_tokens,
         features=features_of(payload, logprobs=body.top_logprobs > 0),
         requester_public_key=require_public_key(body.requester_public_key),
-        message_count=len(messages),
+        message_count=len(payload.messages),
         credit_account=body.credit_account,
         verification=body.verification,
     )
@@ -119,44 +108,14 @@ def features_of(payload: work.Payload, *, logprobs: bool) -> tuple[Feature, ...]
     return tuple(name for name, is_wanted in wanted if is_wanted)
 
 
-class SamplingOptions(Protocol):
-    """What the native and the OpenAI shapes name alike."""
-
-    @property
-    def temperature(self) -> float | None: ...
-    @property
-    def top_p(self) -> float | None: ...
-    @property
-    def top_k(self) -> int | None: ...
-    @property
-    def min_p(self) -> float | None: ...
-    @property
-    def presence_penalty(self) -> float | None: ...
-    @property
-    def frequency_penalty(self) -> float | None: ...
-    @property
-    def seed(self) -> int | None: ...
-    @property
-    def stop(self) -> str | tuple[str, ...] | None: ...
-
-
-def sampling(options: SamplingOptions, *, max_tokens: int | None, top_logprobs: int) -> work.Sampling:
-    return work.Sampling(
-        max_tokens=max_tokens or 0,
-        temperature=fraction(options.temperature),
-        top_p=fraction(options.top_p),
-        top_k=options.top_k,
-        min_p=fraction(options.min_p),
-        presence_penalty=fraction(options.presence_penalty),
-        frequency_penalty=fraction(options.frequency_penalty),
-        seed=options.seed,
-        stop=stops(options.stop),
-        top_logprobs=top_logprobs,
-    )
+def sampling(options: payloads.SamplingOptions, *, max_tokens: int | None, top_logprobs: int) -> work.Sampling:
+    """Raises `BadRequest` for an empty stop."""
+    _require_stops(options.stop)
+    return payloads.sampling(options, max_tokens=max_tokens, top_logprobs=top_logprobs)
 
 
 def embedding_inputs(given: str | tuple[str, ...]) -> tuple[str, ...]:
-    inputs = (given,) if isinstance(given, str) else given
+    inputs = payloads.inputs(given)
     for index, text in enumerate(inputs):
         _require_text(text, "input" if isinstance(given, str) else f"input[{index}]")
     return inputs
@@ -167,49 +126,33 @@ def _require_text(text: str, name: str) -> None:
         raise BadRequest(f"{name}: is empty; give text", code="invalid_request", param=name)
 
 
-def fraction(value: float | None) -> str | None:
-    """A number as the decimal string that canonical form asks for, or None."""
-    if value is None:
-        return None
-    text = f"{value:.{FRACTION_DIGITS}f}".rstrip("0").rstrip(".")
-    return "0" if text == "-0" else text
-
-
-def stops(value: str | Sequence[str] | None) -> tuple[str, ...]:
-    found = (value,) if isinstance(value, str) else tuple(value or ())
-    if "" in found:
+def _require_stops(value: str | Sequence[str] | None) -> None:
+    if value is not None and (value == "" or "" in ((value,) if isinstance(value, str) else value)):
         raise BadRequest("stop: an empty string would stop before the first token; leave it out", param="stop")
-    return found
 
 
 def chat_messages(messages: Sequence[requests.ChatMessage]) -> tuple[work.Message, ...]:
+    """Raises `BadRequest` naming the message at fault."""
+    _require_messages(messages)
+    return tuple(map(payloads.message, messages))
+
+
+def _require_messages(messages: Sequence[requests.ChatMessage]) -> None:
     if not messages:
         raise BadRequest("messages: is empty; give at least one message", code="invalid_request", param="messages")
-    return tuple(_message(message, f"messages[{index}]") for index, message in enumerate(messages))
+    for index, message in enumerate(messages):
+        _require_message(message, f"messages[{index}]")
 
 
-def _message(message: requests.ChatMessage, place: str) -> work.Message:
-    content = message.content
+def _require_message(message: requests.ChatMessage, place: str) -> None:
     if message.tool_calls and message.role != "assistant":
         raise BadRequest(f"{place}.tool_calls: only an assistant's message has them", code="invalid_request")
     if message.role == "tool" and not message.tool_call_id:
         raise BadRequest(f"{place}.tool_call_id: is missing; a tool's message names its call", code="invalid_request")
     if message.tool_call_id and message.role != "tool":
         raise BadRequest(f"{place}.tool_call_id: only a tool's message has one", code="invalid_request")
-    if content is None and not message.tool_calls:
+    if message.content is None and not message.tool_calls:
         raise BadRequest(f"{place}.content: is missing; give text", code="invalid_request", param=f"{place}.content")
-    if isinstance(content, tuple):
-        content = "".join(part.text for part in content)
-    return work.Message(
-        role=message.role,
-        content=content or "",
-        name=message.name,
-        tool_call_id=message.tool_call_id,
-        tool_calls=tuple(
-            work.ToolCall(id=call.id, name=call.function.name, arguments=call.function.arguments)
-            for call in message.tool_calls
-        ),
-    )
 
 
 class _Function(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -251,7 +194,7 @@ def tools_text(tools: Sequence[dict[str, Any]] | None) -> str:
                 "promise that arguments follow the schema; leave it out",
                 param="tools",
             )
-    return msgspec.json.encode(tools).decode()
+    return payloads.tools_text(tools)
 
 
 def grammar(response_format: dict[str, Any] | None) -> str:
@@ -266,7 +209,7 @@ def grammar(response_format: dict[str, Any] | None) -> str:
             code="invalid_request",
             param="response_format",
         )
-    return "" if found.type == "text" else msgspec.json.encode(response_format).decode()
+    return payloads.format_text(response_format)
 
 
 def require_plain(value: Any, name: str, *, depth: int = 0) -> None:

@@ -139,6 +139,42 @@ class RequestList(msgspec.Struct, frozen=True, kw_only=True):
     next_cursor: str | None = None
 
 
+class ProgressEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """`held`, `dispatched`, `running`: how far an attempt is. `reason` says why a request is held."""
+
+    attempt: int
+    reason: str
+
+
+class DeltaEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """Provisional text. `offset` counts the bytes of this attempt's text before it."""
+
+    attempt: int
+    offset: int
+    text: str
+
+
+class RestartedEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """`attempt.restarted`: discard all text so far."""
+
+    attempt: int
+
+
+class EndEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """`completed`, `failed`, `expired` or `cancelled`: the last event. `receipt` is a path, there once recorded."""
+
+    id: str
+    state: Literal["completed", "failed", "expired", "cancelled"]
+    reason: str
+    finish_reason: str | None
+    tool_calls: tuple[ToolCallView, ...]
+    usage: Usage | None
+    charge_wei: str
+    record_hash: str | None
+    receipt: str | None
+    audit: Literal["off"] = "off"
+
+
 class Quote(msgspec.Struct, frozen=True, kw_only=True):
     """What a request would hold now, at most cost, and where it would stand; nothing is kept."""
 

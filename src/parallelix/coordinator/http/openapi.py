@@ -14,8 +14,8 @@ from parallelix.coordinator.errors import ApiError
 from parallelix.coordinator.http.endpoints import Endpoint, Parameter
 from parallelix.coordinator.http.openai_answers import ChatCompletionChunk, ErrorAnswer
 from parallelix.coordinator.http.public import Health
-from parallelix.coordinator.http.requester import DeltaEvent, EndEvent, ProgressEvent, RestartedEvent
 from parallelix.protocol.messages import ErrorBody
+from parallelix.protocol.requests import DeltaEvent, EndEvent, ProgressEvent, RestartedEvent
 
 _VERSION = version("parallelix")
 _PATH_PARAMETER = re.compile(r"\{(\w+)\}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import aclosing
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
@@ -18,8 +18,8 @@ from parallelix.coordinator.http.limits import Disconnected
 from parallelix.coordinator.service import Coordinator, Created
 from parallelix.coordinator.spec import RequestSpec
 from parallelix.engine.entities import ApiKey
-from parallelix.protocol import requests, work
-from parallelix.protocol.requests import ToolCallView
+from parallelix.protocol import requests
+from parallelix.protocol.requests import DeltaEvent, EndEvent, ProgressEvent, RestartedEvent, ToolCallView
 
 LIST_LIMIT_DEFAULT = 20
 LIST_LIMIT_MAX = 100
@@ -30,42 +30,6 @@ _REQUEST_ID = re.compile(r"req_[0-9a-f]{64}")
 _CREATE = msgspec.json.Decoder(requests.CreateRequest)
 _LIMIT = re.compile(r"[0-9]{1,3}")
 _CURSOR = re.compile(r"[\x21-\x7e]{1,200}")
-
-
-class ProgressEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """`held`, `dispatched`, `running`: how far an attempt is. `reason` says why a request is held."""
-
-    attempt: int
-    reason: str
-
-
-class DeltaEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """Provisional text. `offset` counts the bytes of this attempt's text before it."""
-
-    attempt: int
-    offset: int
-    text: str
-
-
-class RestartedEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """`attempt.restarted`: discard all text so far."""
-
-    attempt: int
-
-
-class EndEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """`completed`, `failed`, `expired` or `cancelled`: the last event. `receipt` is a path, there once recorded."""
-
-    id: str
-    state: Literal["completed", "failed", "expired", "cancelled"]
-    reason: str
-    finish_reason: str | None
-    tool_calls: tuple[ToolCallView, ...]
-    usage: work.Usage | None
-    charge_wei: str
-    record_hash: str | None
-    receipt: str | None
-    audit: Literal["off"] = "off"
 
 
 class ListQuery(msgspec.Struct, frozen=True, kw_only=True):
