@@ -143,6 +143,7 @@ requests = Table(
         postgresql_where=text("idempotency_key <> ''"),
     ),
     sqlite_strict=True,
+    sqlite_with_rowid=False,
 )
 
 attempts = Table(
@@ -161,6 +162,7 @@ attempts = Table(
     _whole("finished_at"),
     Index("attempts_request_id", "request_id"),
     sqlite_strict=True,
+    sqlite_with_rowid=False,
 )
 
 payloads = Table(
@@ -207,6 +209,7 @@ transfers = Table(
     _text("request_id"),
     _whole("at"),
     sqlite_strict=True,
+    sqlite_with_rowid=False,
 )
 
 balances = Table(

@@ -124,6 +124,7 @@ def upgrade() -> None:
         sa.Column("fingerprint", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("request_id", name="requests_pkey"),
         sqlite_strict=True,
+        sqlite_with_rowid=False,
     )
     op.create_index("requests_account", "requests", ["account", "admitted_at", "request_id"])
     op.create_index("requests_idempotent", "requests", ["admitted_at"], sqlite_where=KEYED, postgresql_where=KEYED)
@@ -138,6 +139,7 @@ def upgrade() -> None:
         sa.Column("at", WHOLE, nullable=False),
         sa.PrimaryKeyConstraint("transfer_id", name="transfers_pkey"),
         sqlite_strict=True,
+        sqlite_with_rowid=False,
     )
     op.create_table(
         "uptime",
@@ -165,6 +167,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["request_id"], ["requests.request_id"], name="attempts_request_id_fkey"),
         sa.PrimaryKeyConstraint("attempt_id", name="attempts_pkey"),
         sqlite_strict=True,
+        sqlite_with_rowid=False,
     )
     op.create_index("attempts_request_id", "attempts", ["request_id"])
     op.create_table(
