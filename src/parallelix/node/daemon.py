@@ -24,7 +24,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from parallelix.node import errors
+from parallelix.node import errors, sealing
 from parallelix.node.clock import CoordinatorClock
 from parallelix.node.config import paused_because
 from parallelix.node.desk import Desk
@@ -78,9 +78,17 @@ class DaemonExit:
 
 
 async def run_daemon(
-    settings: DaemonSettings, *, keys: NodeKeys, runtime: base.Runtime, on_event: Callable[[DaemonEvent], None]
+    settings: DaemonSettings,
+    *,
+    keys: NodeKeys,
+    runtime: base.Runtime,
+    on_event: Callable[[DaemonEvent], None],
+    seal_result: Callable[..., sealing.Sealed] = sealing.seal_result,
 ) -> DaemonExit:
-    """Runs until a signal or a refusal ends it. SIGTERM and SIGINT are its own meanwhile, in the main thread."""
+    """Runs until a signal or a refusal ends it. SIGTERM and SIGINT are its own meanwhile, in the main thread.
+
+    `seal_result` proves and seals each result, off the event loop.
+    """
     threads = ThreadPoolExecutor(min(THREADS_MAX, os.cpu_count() or 1), thread_name_prefix="sealing")
     link = Link(
         settings.coordinator_url,
@@ -99,6 +107,7 @@ async def run_daemon(
                 reporter=Reporter(node_logger(), on_event),
                 link=link,
                 threads=threads,
+                seal_result=seal_result,
             )
             return await daemon.run()
     finally:
@@ -117,6 +126,7 @@ class _Daemon:
         reporter: Reporter,
         link: Link,
         threads: ThreadPoolExecutor,
+        seal_result: Callable[..., sealing.Sealed],
     ) -> None:
         self._settings = settings
         self._home = Home(settings.home)
@@ -136,6 +146,7 @@ class _Daemon:
             session=self._session,
             threads=threads,
             models=self._offer.digests,
+            seal_result=seal_result,
         )
         self._desk = Desk(
             place,
@@ -235,7 +246,11 @@ class _Daemon:
     @contextmanager
     def _signals_handled(self) -> Generator[None]:
         loop, handled = asyncio.get_running_loop(), list[signal.Signals]()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        numbers = [signal.SIGTERM, signal.SIGINT]
+        # A terminal that closes drains the node too, unless `nohup` said otherwise.
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            numbers.append(signal.SIGHUP)
+        for number in numbers:
             # Only a main thread may have signals; elsewhere whoever runs us cancels us.
             with suppress(ValueError, RuntimeError, NotImplementedError):
                 loop.add_signal_handler(number, self._on_signal)

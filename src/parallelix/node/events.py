@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -41,15 +42,19 @@ class Reporter:
     def report(self, event: DaemonEvent) -> None:
         about = {"subject": event.subject} if event.subject else {}
         self.log.log(getattr(logging, event.level.upper()), event.name, **about, **event.fields)
-        self._listener(event)
+        self.report_unlogged(event)
 
     def report_unlogged(self, event: DaemonEvent) -> None:
         """For an event that is in the log already, or would fill it."""
-        self._listener(event)
+        # The terminal or pipe of whoever started the node may be gone, which is no reason to stop serving.
+        with suppress(OSError):
+            self._listener(event)
 
 
 def short(identifier: str) -> str:
-    """`req_a3f1c2d4…`, `0x9f86d081…`."""
+    """`req_…a3f1c2d4`, `0x9f86d081…`: an id by its end, because ids begin with the time and neighbours look alike."""
     separator = "_" if "_" in identifier else "0x"
     before, found, rest = identifier.partition(separator)
-    return f"{before}{found}{rest[:SHORT_DIGITS]}…" if len(rest) > SHORT_DIGITS else identifier
+    if len(rest) <= SHORT_DIGITS:
+        return identifier
+    return f"{before}_…{rest[-SHORT_DIGITS:]}" if found == "_" else f"{before}{found}{rest[:SHORT_DIGITS]}…"

@@ -80,6 +80,7 @@ class Workplace:
     session: Session
     threads: ThreadPoolExecutor
     models: Mapping[str, str]
+    seal_result: Callable[..., sealing.Sealed] = sealing.seal_result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -339,7 +340,7 @@ class Attempt:
         assert verdict.outcome in ("completed", "cancelled"), verdict.outcome
         sealed = await self._off_loop(
             partial(
-                sealing.seal_result,
+                self._place.seal_result,
                 verdict.outcome,
                 content,
                 entries=self._output.encoded_entries(),
@@ -351,14 +352,17 @@ class Attempt:
                 keys=self._place.keys,
             )
         )
+        proven_at = self._loop.time()
         await self._let_the_stream_end()
+        ended = await self._send(sealed.body, Ended(outcome=verdict.outcome), proven=True)
         fields: dict[str, Value] = {
-            "ms": round((self._loop.time() - self._started_at) * 1000),
+            "ms": round((proven_at - self._started_at) * 1000),
             "poe": short(sealed.poe),
             "prompt_tokens": usage.prompt_tokens,
             "completion_tokens": usage.completion_tokens,
+            "return_ms": round((self._loop.time() - proven_at) * 1000),
         }
-        return await self._send(sealed.body, Ended(outcome=verdict.outcome, fields=fields), proven=True)
+        return replace(ended, fields=fields)
 
     async def _report(self, verdict: _Verdict) -> Ended:
         """Tells that there is no result. A stream in mid-way is cut: what it carried is void."""

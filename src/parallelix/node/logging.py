@@ -19,7 +19,7 @@ import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from parallelix.node.home import FILE_MODE, Home
 
@@ -42,9 +42,9 @@ FIELDS = frozenset({
     SUBJECT, "attempt", "attempt_number", "backoff_seconds", "bytes", "cause", "code", "completion_tokens",
     "connection", "coordinator", "count", "deadline_seconds", "delay_seconds", "digest", "error", "exit_code", "finish",
     "heartbeats", "hours", "level", "message", "mode", "model", "models", "ms", "node", "offset_bytes", "offset_ms",
-    "outcome", "pid", "poe", "prompt_tokens", "reason", "region", "running", "runtime", "served", "session", "signal",
-    "slot", "slots", "slots_free", "source", "status", "target", "tier", "tokens", "unit", "version", "wait_seconds",
-    "workload_class",
+    "outcome", "pid", "poe", "prompt_tokens", "reason", "region", "return_ms", "running", "runtime", "served",
+    "session", "signal", "slot", "slots", "slots_free", "source", "status", "target", "tier", "tokens", "unit",
+    "version", "wait_seconds", "workload_class",
 })  # fmt: skip
 
 _BARE = re.compile(r"[^\s\"=\\\x00-\x1f\x7f-\x9f]+")
@@ -73,13 +73,24 @@ def open_log(home: Home, *, echo: bool = False) -> BoundLogger:
         handler.close()
     logger.addHandler(PrivateRotatingHandler(home.log))
     if echo:
-        logger.addHandler(logging.StreamHandler(sys.stdout))
+        logger.addHandler(_Echo(sys.stdout))
     for handler in logger.handlers:
         handler.setFormatter(_MessageOnly())
     return node_logger()
 
 
-class PrivateRotatingHandler(logging.handlers.RotatingFileHandler):
+class _NeverInTheWay(logging.Handler):
+    """A full disk or a closed pipe costs lines of the log, and never the node."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Not even a traceback on standard error, which would come with every line."""
+
+
+class _Echo(_NeverInTheWay, logging.StreamHandler[TextIO]):
+    pass
+
+
+class PrivateRotatingHandler(_NeverInTheWay, logging.handlers.RotatingFileHandler):
     """Log files belong to the operator alone: 0600 whatever the umask, never through a link."""
 
     def __init__(self, path: Path) -> None:

@@ -41,8 +41,9 @@ async def test_a_unit_comes_back_proven_and_the_stream_is_its_text(
         assert handed.entries[1].text == " grey" and handed.entries[1].top[1] == ("other", -1.5)
         assert handed.usage is not None and handed.usage.prompt_tokens == 7
         served = await daemon.until_told("served")
-        assert served.subject == handed.work.unit_id[:12] + "…"
+        assert served.subject == "req_…" + handed.work.unit_id[-8:]
         assert served.fields["model"] == MODEL and str(served.fields["poe"]).startswith("0x")
+        assert {"ms", "return_ms"} <= served.fields.keys()
     asked = runtime.asked[0]
     assert asked.messages == [{"role": "user", "content": "what stands there?"}] and asked.prompt is None
     assert asked.sampling.temperature == 0.7 and asked.sampling.stop == ("\n\n",) and asked.sampling.max_tokens == 64
