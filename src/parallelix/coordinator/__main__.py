@@ -1,4 +1,4 @@
-"""`python -m parallelix.coordinator FOLDER`: runs the coordinator whose data lies in FOLDER, its log on standard error."""
+"""`python -m parallelix.coordinator FOLDER`: a coordinator with its data in FOLDER and its log on standard error."""
 
 from __future__ import annotations
 

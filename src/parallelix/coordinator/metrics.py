@@ -20,6 +20,10 @@ class Metrics:
         self.events = Counter(
             "parallelix_events", "Log events of the engine, by name", ["event"], registry=self.registry
         )
+        # `labels` looks its child up under a lock: a tenth of what ending a request costs.
+        self._prompt_tokens = self.tokens.labels("prompt")
+        self._completion_tokens = self.tokens.labels("completion")
+        self._ended: dict[str, Counter] = {}
         self.heartbeats = Counter("parallelix_heartbeats", "Heartbeats accepted", registry=self.registry)
         self.refusals = Counter("parallelix_refusals", "Calls refused, by code", ["code"], registry=self.registry)
         self.commit_seconds = Histogram(
@@ -38,10 +42,13 @@ class Metrics:
         self.events.labels(name).inc()
 
     def finished(self, state: str, usage: Usage | None) -> None:
-        self.requests.labels(state).inc()
+        ended = self._ended.get(state)
+        if ended is None:
+            ended = self._ended[state] = self.requests.labels(state)
+        ended.inc()
         if usage is not None:
-            self.tokens.labels("prompt").inc(usage.prompt_tokens)
-            self.tokens.labels("completion").inc(usage.completion_tokens)
+            self._prompt_tokens.inc(usage.prompt_tokens)
+            self._completion_tokens.inc(usage.completion_tokens)
 
     def committed(self, rows: int, seconds: float) -> None:
         self.commit_rows.observe(rows)

@@ -3,9 +3,9 @@
     append ──► gathering group ──► writer thread: one transaction ──► callbacks in order, then waiters
 
 A quiet coordinator commits each step at once and alone. A busy one, whose last commit several steps shared, lets
-`GATHERING_SECONDS` pass between the beginnings of two commits, because a commit's pages and its sync cost far more than
-a further row in it. A commit that fails ends the process through `on_fatal`; its waiters are never answered, because memory is ahead of the
-store by then.
+`GATHERING_SECONDS` pass between the beginnings of two commits, because a commit's pages and its sync cost far more
+than a further row in it. A commit that fails ends the process through `on_fatal`; its waiters are never answered,
+because memory is ahead of the store by then.
 """
 
 from __future__ import annotations
