@@ -18,7 +18,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 
 from parallelix.coordinator.errors import ApiError, BadRequest, Internal, MethodNotAllowed, NotFound
-from parallelix.coordinator.http import openapi
+from parallelix.coordinator.http import limits, openapi
 from parallelix.coordinator.http.call import Call, error_headers
 from parallelix.coordinator.http.endpoints import Endpoint, endpoints
 from parallelix.coordinator.http.limits import Disconnected
@@ -72,6 +72,8 @@ class Surface:
     ) -> None:
         call = Call(scope, receive, send, parameters)
         try:
+            if len(call.headers) < len(scope["headers"]):
+                limits.refuse_repeated_headers(scope)
             await endpoint.run(call)
         except Disconnected:
             pass

@@ -28,6 +28,7 @@ IDEMPOTENCY_KEY_CHARACTERS_MAX = 255
 _PLACE = re.compile(r" - at `\$\.?(.*?)`$")
 _IDEMPOTENCY_KEY = re.compile(rf"[\x21-\x7e]{{1,{IDEMPOTENCY_KEY_CHARACTERS_MAX}}}")
 _CLOSE = {"connection": "close"}
+_ONLY_ONCE = {b"authorization", b"content-type", b"content-encoding", b"idempotency-key", b"last-event-id"}
 
 
 class Disconnected(Exception):
@@ -36,6 +37,15 @@ class Disconnected(Exception):
 
 def headers_of(scope: HTTPScope) -> dict[bytes, bytes]:
     return dict(scope["headers"])
+
+
+def refuse_repeated_headers(scope: HTTPScope) -> None:
+    """What stands before us may read the first of two and we the last. Raises `BadRequest`."""
+    names = [name for name, _ in scope["headers"] if name in _ONLY_ONCE]
+    for name in set(names):
+        if names.count(name) > 1:
+            shown = name.decode()
+            raise BadRequest(f"{shown}: is given twice; send it once", code="invalid_request", param=shown)
 
 
 async def read_json_body(headers: Mapping[bytes, bytes], receive: Receive) -> bytes:

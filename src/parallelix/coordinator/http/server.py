@@ -1,7 +1,11 @@
-"""uvicorn with bounds that it lacks: a deadline and a size for a request's head, and a cap on connections.
+"""uvicorn with bounds that it lacks: a deadline and a size for a request's head, a cap on connections, and an end for
+readers that stopped reading.
 
 Deadlines for bodies are `limits.py`'s. What is left alone: a request that is being answered may take as long as its own
 deadline, and an idle connection is closed by uvicorn's keep-alive.
+
+Not supported: requests that are sent before the answer to the one before (pipelining; the connection ends after that
+answer, and its client asks again), and fields after a chunked body (they are dropped, never taken for headers).
 """
 
 from __future__ import annotations
@@ -29,6 +33,8 @@ HEAD_BYTES_MAX = 32 * 1024
 """Sixteen times the head of a signed operator call."""
 REST_SECONDS_MAX = 15.0
 """How long the rest of a body that nobody waits for may still come in, so that the caller can read the refusal."""
+WRITE_STALL_SECONDS_MAX = 60.0
+"""A reader that takes not one byte of a full buffer for a minute is gone, or holds the answer's memory on purpose."""
 KEEP_ALIVE_SECONDS = 75
 """Longer than a poll and a heartbeat interval, so that a node keeps its connections and pays no new handshakes."""
 BACKLOG = 2048
@@ -45,6 +51,7 @@ STOP_SECONDS = 5
 _LATE = b"the request's head was not complete in time"
 _TOO_LARGE = b"the request's head is too large"
 _INVALID = b"this is not an HTTP/1.1 request"
+_UPGRADE = b"upgrade: HTTP/1.1 is all that is served; send the body without an upgrade"
 
 
 class BoundedConfig(Config):
@@ -70,6 +77,10 @@ class BoundedConfig(Config):
         self.connections_max = connections_max()
 
 
+class _Refused(Exception):
+    """Ends the parsing of a request that came whole."""
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """One connection. Refuses too many connections, a late head, a large head, and bytes that are no HTTP."""
 
@@ -78,8 +89,11 @@ class BoundedProtocol(HttpToolsProtocol):
     def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: Any = None) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._head_timer: asyncio.TimerHandle | None = None
+        self._stall_timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0
+        self._in_head = False
         self._in_body = False
+        self._hears = True
         self._address = ""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -93,24 +107,46 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._drop_timer()
+        self.resume_writing()
+        self._unset_keepalive_if_required()
         self.config.addresses[self._address] -= 1
         if not self.config.addresses[self._address]:
             del self.config.addresses[self._address]
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if not self._hears:
+            return
+        # Where a body ends and a head begins in one read, that head's first part goes uncounted.
         if not self._in_body:
             self._head_bytes += len(data)
         super().data_received(data)
-        if self._in_body or not self._head_bytes or self.transport.is_closing():
+        if self._in_body or not (self._in_head or self._head_bytes) or self.transport.is_closing():
             return
         if self._head_bytes > HEAD_BYTES_MAX:
             self._refuse(431, "head_too_large", _TOO_LARGE)
         elif self._head_timer is None:
             self._expect_head()
 
+    def on_message_begin(self) -> None:
+        self._in_head = True
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # What stands after a chunked body would join the headers of a request that is already being answered.
+        if not self._in_body:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
-        self._in_body = True
+        if self._answering() is not None:
+            raise _Refused
+        if self._head_bytes > HEAD_BYTES_MAX and _head_size_bytes(self.url, self.headers) > HEAD_BYTES_MAX:
+            raise _Refused
+        if self.parser.should_upgrade() and _has_body(self.headers):
+            # The parser would take the body for the other protocol's first bytes.
+            self._refuse(400, "malformed", _UPGRADE)
+            raise _Refused
+        self._in_head, self._in_body = False, True
         self._drop_timer()
         super().on_headers_complete()
 
@@ -125,8 +161,21 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._in_body and not self.transport.is_closing():
             self._head_timer = self.loop.call_later(REST_SECONDS_MAX, self.transport.close)
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_for_stall(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
+        super().resume_writing()
+
     def send_400_response(self, msg: str) -> None:
-        self._refuse(400, "malformed", _INVALID)
+        if self._in_head and self._head_bytes > HEAD_BYTES_MAX:
+            self._refuse(431, "head_too_large", _TOO_LARGE)
+        else:
+            self._refuse(400, "malformed", _INVALID)
 
     def _too_many_from_address(self) -> bool:
         is_loopback = self._address.startswith("127.") or self._address in ("", "::1")
@@ -146,17 +195,52 @@ class BoundedProtocol(HttpToolsProtocol):
         if not self.transport.is_closing():
             self._refuse(408, "request_timeout", _LATE)
 
+    def _watch_for_stall(self, unread_bytes: int) -> None:
+        self._stall_timer = self.loop.call_later(WRITE_STALL_SECONDS_MAX, self._has_stalled, unread_bytes)
+
+    def _has_stalled(self, before_bytes: int) -> None:
+        unread_bytes = self.transport.get_write_buffer_size()
+        if unread_bytes >= before_bytes:
+            self.transport.abort()
+        else:
+            self._watch_for_stall(unread_bytes)
+
+    def _answering(self) -> RequestResponseCycle | None:
+        """The request that is being answered, if one is."""
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        return None if cycle is None or cycle.response_complete else cycle
+
     def _refuse(self, status: int, code: str, message: bytes) -> None:
-        # In the middle of an answer to an earlier request nothing can be said, only ended.
-        answering = cast("RequestResponseCycle | None", self.cycle)
-        if answering is None or answering.response_complete:
-            body = msgspec.json.encode(ErrorBody(error=code, message=message.decode()))
-            reason = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}[status]
-            head = (
-                b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
-            )
-            self.transport.write(head % (status, reason, len(body)) + body)
+        answering = self._answering()
+        if answering is None:
+            self._say(status, code, message)
+        elif not self._in_body:
+            # What came too early, good or bad, does not harm the answer under way.
+            answering.keep_alive = False
+            self._hears = False
+        else:
+            if not answering.response_started:
+                self._say(status, code, message)
+            answering.disconnected = True
+            answering.message_event.set()
+            self.transport.close()
+
+    def _say(self, status: int, code: str, message: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        body = msgspec.json.encode(ErrorBody(error=code, message=message.decode()))
+        reason = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}[status]
+        head = b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+        self.transport.write(head % (status, reason, len(body)) + body)
         self.transport.close()
+
+
+def _head_size_bytes(url: bytes, headers: list[tuple[bytes, bytes]]) -> int:
+    return len(url) + sum(len(name) + len(value) + 4 for name, value in headers)
+
+
+def _has_body(headers: list[tuple[bytes, bytes]]) -> bool:
+    return any(name == b"transfer-encoding" or (name == b"content-length" and value != b"0") for name, value in headers)
 
 
 def connections_max() -> int:
