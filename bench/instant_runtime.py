@@ -14,15 +14,23 @@ _EMBEDDING = [0.6, 0.8]
 _WORDS = (" many", " people", "'s", " machines", ",", " one", " service")
 
 
+def answer_text(tokens: int = TOKENS_DEFAULT) -> str:
+    """The text of every answer."""
+    return "".join(_words(tokens))
+
+
+def _words(tokens: int) -> list[str]:
+    return [_WORDS[index % len(_WORDS)] for index in range(tokens)]
+
+
 class InstantRuntime:
     """Every answer is the same `tokens` tokens, each with five alternatives, as many as a node asks for."""
 
     name = "instant"
 
     def __init__(self, *, tokens: int = TOKENS_DEFAULT) -> None:
-        words = [_WORDS[index % len(_WORDS)] for index in range(tokens)]
         top = tuple((word, -0.7 - index) for index, word in enumerate(_WORDS[:5]))
-        self._entries = [TokenEntry(text=word, logprob=-0.7, top=top) for word in words]
+        self._entries = [TokenEntry(text=word, logprob=-0.7, top=top) for word in _words(tokens)]
 
     async def version(self) -> str:
         return "1"
