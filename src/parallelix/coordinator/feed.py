@@ -56,6 +56,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     content: ResultContent | None = None
     sealed_result: str | None = None
     entries: tuple[Entry, ...] = ()
+    top_logprobs: int = 0
+    """How many alternatives the requester asked for, where the outcome was read from the store."""
     usage: Usage | None = None
     charge_wei: int = 0
     record_hash: str | None = None

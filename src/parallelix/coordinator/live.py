@@ -53,6 +53,9 @@ class LiveAttempt:
     channel_secret: bytes
     connection: int = -1
     received_bytes: int = 0
+    received_entries: int = 0
+    arrived_bytes: int = 0
+    """Of sealed deltas, over all its streams."""
     last_time: dict[str, int] = field(default_factory=dict[str, int])
 
     def opener(self, label: envelope.ChannelLabel, connection: int = 0) -> Opener:

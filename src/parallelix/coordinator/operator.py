@@ -15,8 +15,9 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from parallelix.coordinator import errors
+from parallelix.coordinator import errors, unexpected
 from parallelix.coordinator.live import LiveAttempt, LiveSession
+from parallelix.coordinator.room import Room
 from parallelix.coordinator.service import Coordinator, api_error
 from parallelix.engine import effects, events
 from parallelix.protocol import envelope, messages, signing, work
@@ -34,6 +35,17 @@ CLOCK_SKEW_MS = 30_000
 ATTACH_SKEW_MS = 60_000
 BODY_SECONDS = 30.0
 """How long a whole body may take to arrive; a stream of deltas is bounded by its attempt's deadline instead."""
+STREAM_CHECK_SECONDS = 5.0
+"""How often a stream that brings nothing is asked whether it still counts: a model may think for minutes."""
+STREAM_BYTES_MAX = messages.RESULT_BYTES_MAX
+"""Of one attempt's deltas, over all its streams; they carry no more than the result will."""
+ENTRIES_SPARE = 64
+"""Entries beyond two for each token asked for: a runtime may split what one token wrote."""
+SMALL_BYTES_MAX = 64 * 1024 * 1024
+RESULTS_BYTES_MAX = 1024 * 1024 * 1024
+"""Bodies on their way, over all nodes: 25 of the largest results, thousands of usual ones."""
+CONNECTION_MAX = 2**32 - 1
+"""It has four bytes of each nonce."""
 FRAME_LENGTH_BYTES = 4
 
 _JSON = [(b"content-type", b"application/json")]
@@ -44,6 +56,8 @@ class OperatorApp:
 
     def __init__(self, coordinator: Coordinator) -> None:
         self._coordinator = coordinator
+        self._small_room = Room(SMALL_BYTES_MAX)
+        self._results_room = Room(RESULTS_BYTES_MAX)
         self._routes: dict[tuple[str, str], Callable[[Call], Awaitable[None]]] = {
             ("POST", "attach"): self._attach,
             ("GET", "inbox"): self._inbox,
@@ -54,8 +68,8 @@ class OperatorApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         call = Call(scope, receive, send)
+        name = scope["path"].rpartition("/operator/")[2]
         try:
-            name = scope["path"].rpartition("/operator/")[2]
             handler = self._routes.get((scope["method"], name))
             if handler is not None:
                 await handler(call)
@@ -69,6 +83,10 @@ class OperatorApp:
             await self._refuse(call, error)
         except ProtocolError as error:
             await self._refuse(call, _api_error_of(error))
+        except Exception as error:
+            self._coordinator.log("http.unexpected", unexpected.facts(name[:80], error))
+            if not call.started:
+                await self._refuse(call, errors.Internal("the coordinator failed on this call; its log says why"))
 
     async def _refuse(self, call: Call, error: errors.ApiError) -> None:
         self._coordinator.metrics.refusals.labels(error.code).inc()
@@ -84,7 +102,7 @@ class OperatorApp:
 
     async def _attach(self, call: Call) -> None:
         coordinator, now = self._coordinator, self._coordinator.clock()
-        attach = decode_json(await call.body(2 * messages.OPERATOR_BODY_BYTES_MAX), messages.Attach)
+        attach = decode_json(await call.body(2 * messages.OPERATOR_BODY_BYTES_MAX, self._small_room), messages.Attach)
         manifest = decode_json(attach.manifest, messages.Manifest)
         node_id = int(manifest.node_id)
         standing = coordinator.engine.standing(node_id)
@@ -160,7 +178,7 @@ class OperatorApp:
     # Acknowledge ------------------------------------------------------------------------------------------------------
 
     async def _acknowledge(self, call: Call) -> None:
-        body = decode_json(await call.body(messages.OPERATOR_BODY_BYTES_MAX), messages.Acknowledge)
+        body = decode_json(await call.body(messages.OPERATOR_BODY_BYTES_MAX, self._small_room), messages.Acknowledge)
         session = self._session(call, leaving=True)
         attempt = self._attempt(body.attempt_id, session)
         self._check_time(call, session, "ack", attempt.last_time, attempt.attempt_id)
@@ -186,6 +204,8 @@ class OperatorApp:
         attempt = self._attempt(attempt_id, session)
         self._check_time(call, session, "stream", attempt.last_time, attempt.attempt_id)
         connection = _whole(call.header(messages.HEADER_CONNECTION), messages.HEADER_CONNECTION)
+        if connection > CONNECTION_MAX:
+            raise Malformed(f"header {messages.HEADER_CONNECTION}: {connection}, at most {CONNECTION_MAX}")
         offset = _whole(call.header(messages.HEADER_OFFSET), messages.HEADER_OFFSET)
         if connection <= attempt.connection or offset != attempt.received_bytes:
             raise errors.NodeConflict(
@@ -199,23 +219,43 @@ class OperatorApp:
         started = False
         frames = Frames()
         async for chunk in call.chunks():
+            self._require_current(attempt, connection)
             for frame in frames.feed(chunk):
-                if connection != attempt.connection:
-                    raise errors.NodeConflict("another stream of this attempt took over", code="stream_offset")
                 entries = work.decode_entries(opener.open(frame))
                 if not started:
                     await self._start(attempt)
                     started = True
-                if self._coordinator.live_attempt(attempt_id) is not attempt:
-                    raise errors.AttemptClosed(f"attempt {attempt_id} is over; stop generating")
+                self._require_current(attempt, connection)
+                self._require_room(attempt, len(frame), len(entries))
                 self._coordinator.take_delta(attempt, entries)
         await call.answer(messages.StreamEnd(attempt_id=attempt_id, received_bytes=attempt.received_bytes))
+
+    def _require_current(self, attempt: LiveAttempt, connection: int) -> None:
+        if self._coordinator.live_attempt(attempt.attempt_id) is not attempt:
+            raise errors.AttemptClosed(f"attempt {attempt.attempt_id} is over; stop generating")
+        if connection != attempt.connection:
+            raise errors.NodeConflict("another stream of this attempt took over", code="stream_offset")
+
+    def _require_room(self, attempt: LiveAttempt, frame_bytes: int, entry_count: int) -> None:
+        """Raises `BodyTooLarge` for more text than the requester asked for."""
+        attempt.arrived_bytes += frame_bytes
+        attempt.received_entries += entry_count
+        request = self._coordinator.engine.requests.get(attempt.request_id)
+        tokens_max = request.completion_tokens_max if request is not None else 0
+        entries_max = 2 * tokens_max + ENTRIES_SPARE
+        if attempt.arrived_bytes > STREAM_BYTES_MAX or attempt.received_entries > entries_max:
+            raise errors.BodyTooLarge(
+                f"stream: {attempt.received_entries} entries in {attempt.arrived_bytes} bytes, at most {entries_max} "
+                f"in {STREAM_BYTES_MAX}; stop at the tokens that were asked for"
+            )
 
     # Result -----------------------------------------------------------------------------------------------------------
 
     async def _result(self, call: Call) -> None:
         coordinator = self._coordinator
-        result = decode_json(await call.body(messages.RESULT_BYTES_MAX), messages.Result)
+        # Nobody but a node in its session may make us hold as much as a result.
+        self._session(call, leaving=True)
+        result = decode_json(await call.body(messages.RESULT_BYTES_MAX, self._results_room), messages.Result)
         session = self._session(call, leaving=True)
         attempt = coordinator.live_attempt(result.attempt_id)
         if attempt is None:
@@ -243,7 +283,7 @@ class OperatorApp:
 
     async def _heartbeat(self, call: Call) -> None:
         coordinator = self._coordinator
-        body = await call.body(messages.OPERATOR_BODY_BYTES_MAX)
+        body = await call.body(messages.OPERATOR_BODY_BYTES_MAX, self._small_room)
         beat = decode_json(body, messages.Heartbeat) if body else messages.Heartbeat()
         session = self._session(call)
         unix_ms = self._check_time(call, session, "heartbeat", session.last_time)
@@ -355,6 +395,7 @@ class Call:
         self.scope = scope
         self._receive = receive
         self._send = send
+        self.started = False
         self._headers: dict[bytes, bytes] = dict(scope["headers"])
 
     def header(self, name: str) -> str:
@@ -364,34 +405,42 @@ class Call:
             raise Malformed(f"header {name}: is missing")
         return value.decode("latin-1")
 
-    async def body(self, bytes_max: int) -> bytes:
-        """The whole body. Raises `BodyTooLarge`, or `ReceiveTimeout` when it does not arrive in time."""
+    async def body(self, bytes_max: int, room: Room) -> bytes:
+        """The whole body. Raises `BodyTooLarge`, `Unavailable`, or `ReceiveTimeout` when it does not arrive in time."""
         try:
             async with asyncio.timeout(BODY_SECONDS):
-                return await self._body(bytes_max)
+                return await self._body(bytes_max, room)
         except TimeoutError as error:
             raise errors.ReceiveTimeout(f"body: not complete after {BODY_SECONDS:g} s") from error
 
-    async def _body(self, bytes_max: int) -> bytes:
+    async def _body(self, bytes_max: int, room: Room) -> bytes:
         message = await self._receive()
         if message["type"] == "http.request" and not message.get("more_body") and len(message["body"]) <= bytes_max:
             return message["body"]
         parts: list[bytes] = []
         size = 0
-        while message["type"] == "http.request":
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
-            if size > bytes_max:
-                raise errors.BodyTooLarge(f"body: more than {bytes_max} bytes")
-            if not message.get("more_body"):
-                return b"".join(parts)
-            message = await self._receive()
+        with room.part() as part:
+            while message["type"] == "http.request":
+                parts.append(message.get("body", b""))
+                part.take(len(parts[-1]))
+                size += len(parts[-1])
+                if size > bytes_max:
+                    raise errors.BodyTooLarge(f"body: more than {bytes_max} bytes")
+                if not message.get("more_body"):
+                    return b"".join(parts)
+                message = await self._receive()
         raise errors.BadRequest("body: the connection closed before it was complete")
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it comes; ends with the body, also when the connection breaks."""
+        """The body as it comes; ends with the body, and raises when the connection breaks. What is empty says that
+        nothing came for `STREAM_CHECK_SECONDS`."""
         while True:
-            message = await self._receive()
+            try:
+                async with asyncio.timeout(STREAM_CHECK_SECONDS):
+                    message = await self._receive()
+            except TimeoutError:
+                yield b""
+                continue
             if message["type"] != "http.request":
                 raise errors.BadRequest("stream: the connection closed before its end")
             if message.get("body"):
@@ -403,6 +452,7 @@ class Call:
         await self.answer_bytes(200, msgspec.json.encode(body), [])
 
     async def answer_bytes(self, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+        self.started = True
         length = (b"content-length", str(len(body)).encode())
         await self._send({"type": "http.response.start", "status": status, "headers": [*_JSON, length, *headers]})
         await self._send({"type": "http.response.body", "body": body})

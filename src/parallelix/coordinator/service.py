@@ -706,8 +706,12 @@ class Coordinator:
         if payload.requester_public_key:
             return msgspec.structs.replace(outcome, sealed_result=content.decode())
         entries = envelope.open_at_rest(content_key, stored.entries, purpose=f"entries:{row.request_id}")
+        asked = decode(envelope.open_payload(payload.sealed, unit_id=row.request_id, content_key=content_key), Payload)
         return msgspec.structs.replace(
-            outcome, content=decode(content, ResultContent), entries=work.decode_entries(entries)
+            outcome,
+            content=decode(content, ResultContent),
+            entries=work.decode_entries(entries),
+            top_logprobs=asked.sampling.top_logprobs,
         )
 
     async def receipt(self, key: ApiKey, request_id: str) -> receipts.Receipt:
@@ -844,9 +848,9 @@ class Coordinator:
         await self.journal.flushed()
         row = await self.readers.batch(number)
         if row is None:
-            raise errors.NotFound(
-                f"batch {number}: the last one is {self.engine.recorder.batches_closed - 1}", code="unknown_batch"
-            )
+            closed = self.engine.recorder.batches_closed
+            last = f"the last one is {closed - 1}" if closed else "none is closed yet"
+            raise errors.NotFound(f"batch {number}: {last}", code="unknown_batch")
         return batch_of(row)
 
     def ready(self) -> tuple[bool, str]:
@@ -989,9 +993,17 @@ def _result_view(outcome: Outcome) -> requests.ResultView | None:
         ),
         embeddings=tuple(work.unpack_vector(packed) for packed in content.embeddings),
         finish_reason=content.finish_reason,
-        logprobs=tuple(
-            requests.LogprobEntry(text=entry.text, logprob=entry.logprob, top=entry.top) for entry in outcome.entries
-        ),
+        logprobs=_logprobs_asked_for(outcome),
+    )
+
+
+def _logprobs_asked_for(outcome: Outcome) -> tuple[requests.LogprobEntry, ...]:
+    """Nodes return what an audit needs; a requester sees what it asked for."""
+    if not outcome.top_logprobs:
+        return ()
+    return tuple(
+        requests.LogprobEntry(text=entry.text, logprob=entry.logprob, top=entry.top[: outcome.top_logprobs])
+        for entry in outcome.entries
     )
 
 

@@ -186,6 +186,16 @@ async def test_the_same_idempotency_key_is_the_same_request(client: httpx.AsyncC
     assert (other.status_code, other.json()["error"]) == (422, "idempotency_key_reused")
 
 
+@pytest.mark.parametrize(("asked", "shown"), [(0, None), (1, 1), (2, 2)])
+async def test_a_result_shows_as_many_alternatives_as_were_asked_for(
+    client: httpx.AsyncClient, asked: int, shown: int | None
+) -> None:
+    request_id = await create(client, top_logprobs=asked)
+    await follow(client, request_id)
+    entries = (await client.get(f"/v1/requests/{request_id}")).json()["result"]["logprobs"]
+    assert [len(entry["top"]) for entry in entries] == ([shown] * 3 if shown else [])
+
+
 async def test_another_accounts_request_does_not_exist(network: Network, client: httpx.AsyncClient) -> None:
     request_id = await create(client)
     async with network.customer() as stranger:

@@ -6,9 +6,7 @@ all the rest. Everything lies both at the root and below the base path.
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, cast
 
 import msgspec
@@ -17,12 +15,14 @@ from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 
+from parallelix.coordinator import unexpected
 from parallelix.coordinator.errors import ApiError, BadRequest, Internal, MethodNotAllowed, NotFound
 from parallelix.coordinator.http import limits, openapi
 from parallelix.coordinator.http.call import Call, error_headers
 from parallelix.coordinator.http.endpoints import Endpoint, endpoints
 from parallelix.coordinator.http.limits import Disconnected
 from parallelix.coordinator.http.openai import error_bytes
+from parallelix.coordinator.room import Room
 from parallelix.coordinator.service import Coordinator
 from parallelix.protocol.messages import ErrorBody
 
@@ -66,14 +66,14 @@ class Surface:
 
     def __init__(self, coordinator: Coordinator) -> None:
         self._coordinator = coordinator
+        self._room = Room(limits.ARRIVING_BYTES_MAX)
 
     async def serve(
         self, endpoint: Endpoint, scope: HTTPScope, receive: Receive, send: Send, parameters: Mapping[str, str]
     ) -> None:
-        call = Call(scope, receive, send, parameters)
+        call = Call(scope, receive, send, parameters, self._room)
         try:
-            if len(call.headers) < len(scope["headers"]):
-                limits.refuse_repeated_headers(scope)
+            limits.refuse_repeated_headers(scope, call.headers)
             await endpoint.run(call)
         except Disconnected:
             pass
@@ -84,10 +84,7 @@ class Surface:
             await self._refuse(call, _INTERNAL, in_openai_shape=endpoint.in_openai_shape)
 
     def log_unexpected(self, path: str, error: BaseException) -> None:
-        """Names the error and where it arose. Its text is left out: it may quote what a requester sent."""
-        frames = traceback.extract_tb(error.__traceback__)[-8:]
-        at = [f"{Path(frame.filename).name}:{frame.lineno}:{frame.name}" for frame in frames]
-        self._coordinator.log("http.unexpected", {"path": path, "error": type(error).__name__, "at": at})
+        self._coordinator.log("http.unexpected", unexpected.facts(path, error))
 
     async def _refuse(self, call: Call, error: ApiError, *, in_openai_shape: bool) -> None:
         self._coordinator.metrics.refusals.labels(error.code).inc()
@@ -143,7 +140,8 @@ def _handler(surface: Surface, endpoint: Endpoint) -> HTTPRouteHandler:
 def _page_handler(path: str, body: bytes, kind: bytes) -> HTTPRouteHandler:
     async def handle() -> ASGIApp:
         async def respond(scope: Scope, receive: Receive, send: Send) -> None:
-            await Call(cast("HTTPScope", scope), receive, send, {}).answer(200, body, headers=_PAGE_HEADERS, kind=kind)
+            call = Call(cast("HTTPScope", scope), receive, send, {}, Room(0))
+            await call.answer(200, body, headers=_PAGE_HEADERS, kind=kind)
 
         return respond
 

@@ -15,6 +15,7 @@ from litestar.types import HTTPScope, Receive, Send
 from parallelix.coordinator.errors import ApiError, BadRequest, Unauthorised
 from parallelix.coordinator.http import limits, sse
 from parallelix.coordinator.http.limits import Disconnected
+from parallelix.coordinator.room import Room
 
 QUERY_FIELDS_MAX = 16
 
@@ -29,15 +30,18 @@ Headers = Iterable[tuple[bytes, bytes]]
 class Call:
     """One exchange. `parameters` are the path's variable parts."""
 
-    __slots__ = ("_receive", "_send", "headers", "parameters", "scope", "started")
+    __slots__ = ("_receive", "_room", "_send", "headers", "parameters", "scope", "started")
 
-    def __init__(self, scope: HTTPScope, receive: Receive, send: Send, parameters: Mapping[str, str]) -> None:
+    def __init__(
+        self, scope: HTTPScope, receive: Receive, send: Send, parameters: Mapping[str, str], room: Room
+    ) -> None:
         self.scope = scope
         self.headers = limits.headers_of(scope)
         self.parameters = parameters
         self.started = False
         self._receive = receive
         self._send = send
+        self._room = room
 
     def bearer(self) -> str:
         """The API key as it was sent. Raises `Unauthorised` when there is none of that form."""
@@ -70,7 +74,7 @@ class Call:
         return found
 
     async def json_body(self) -> bytes:
-        return await limits.read_json_body(self.headers, self._receive)
+        return await limits.read_json_body(self.headers, self._receive, self._room)
 
     async def answer(self, status: int, body: bytes, *, headers: Headers = (), kind: bytes = JSON) -> None:
         self.started = True

@@ -87,8 +87,8 @@ LIST_PARAMETERS = (
 ANY: Errors = (errors.BadRequest, errors.Internal)
 KEYED: Errors = (*ANY, errors.Unauthorised)
 BODY: Errors = (*KEYED, errors.ReceiveTimeout, errors.BodyTooLarge, errors.UnsupportedMedia, errors.NotFound,
-                errors.Forbidden)  # fmt: skip
-CREATE: Errors = (*BODY, errors.PaymentRequired, errors.IdempotencyKeyReused, errors.TooMany, errors.Unavailable)
+                errors.Forbidden, errors.Unavailable)  # fmt: skip
+CREATE: Errors = (*BODY, errors.PaymentRequired, errors.IdempotencyKeyReused, errors.TooMany)
 ATTACHED: Errors = (*CREATE, errors.RequestFailed, errors.RequestCancelled, errors.RequestExpired)
 FOUND: Errors = (*KEYED, errors.NotFound)
 

@@ -9,18 +9,21 @@ import asyncio
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 from litestar.types import HTTPScope, Receive
 
 from parallelix.coordinator.errors import BadRequest, BodyTooLarge, ReceiveTimeout, UnsupportedMedia
+from parallelix.coordinator.room import Room
 from parallelix.protocol.requests import REQUEST_BODY_BYTES_MAX
 
 T = TypeVar("T")
 
 BODY_SECONDS_MAX = 15.0
 """4 MiB over the slowest home uplink worth serving (2.5 Mbit/s)."""
+ARRIVING_BYTES_MAX = 256 * 1024 * 1024
+"""64 of the largest bodies at once, or thousands of usual ones."""
 REASON_CHARACTERS_MAX = 200
 """A parser quotes what it refused; an answer must not echo a megabyte."""
 IDEMPOTENCY_KEY_CHARACTERS_MAX = 255
@@ -39,24 +42,27 @@ def headers_of(scope: HTTPScope) -> dict[bytes, bytes]:
     return dict(scope["headers"])
 
 
-def refuse_repeated_headers(scope: HTTPScope) -> None:
+def refuse_repeated_headers(scope: HTTPScope, headers: Mapping[bytes, bytes]) -> None:
     """What stands before us may read the first of two and we the last. Raises `BadRequest`."""
-    names = [name for name, _ in scope["headers"] if name in _ONLY_ONCE]
-    for name in set(names):
-        if names.count(name) > 1:
-            shown = name.decode()
-            raise BadRequest(f"{shown}: is given twice; send it once", code="invalid_request", param=shown)
+    given = cast("list[tuple[bytes, bytes]]", scope["headers"])
+    if len(given) == len(headers):
+        return
+    names = [name for name, _ in given if name in _ONLY_ONCE]
+    repeated = next((name.decode() for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        raise BadRequest(f"{repeated}: is given twice; send it once", code="invalid_request", param=repeated)
 
 
-async def read_json_body(headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
-    """The body's bytes. Raises `UnsupportedMedia`, `BodyTooLarge`, `ReceiveTimeout` or `Disconnected`."""
+async def read_json_body(headers: Mapping[bytes, bytes], receive: Receive, room: Room) -> bytes:
+    """The body's bytes. Raises `UnsupportedMedia`, `BodyTooLarge`, `ReceiveTimeout`, `Unavailable` or
+    `Disconnected`."""
     _require_plain_json(headers)
     announced = headers.get(b"content-length", b"0")
     if announced.isdigit() and int(announced[:20]) > REQUEST_BODY_BYTES_MAX:
         raise _too_large(announced[:20].decode())
     try:
         async with asyncio.timeout(BODY_SECONDS_MAX):
-            return await _receive_all(receive)
+            return await _receive_all(receive, room)
     except TimeoutError as error:
         raise ReceiveTimeout(
             f"body: not complete after {BODY_SECONDS_MAX:.0f} seconds; send it faster or make it smaller",
@@ -64,17 +70,28 @@ async def read_json_body(headers: Mapping[bytes, bytes], receive: Receive) -> by
         ) from error
 
 
-async def _receive_all(receive: Receive) -> bytes:
+async def _receive_all(receive: Receive, room: Room) -> bytes:
+    message = await _receive_part(receive)
+    if not message.get("more_body", False) and len(message.get("body", b"")) <= REQUEST_BODY_BYTES_MAX:
+        return bytes(message.get("body", b""))
     body = bytearray()
-    while True:
-        message: Any = await receive()
-        if message["type"] == "http.disconnect":
-            raise Disconnected
-        body += message.get("body", b"")
-        if len(body) > REQUEST_BODY_BYTES_MAX:
-            raise _too_large(f"more than {REQUEST_BODY_BYTES_MAX}")
-        if not message.get("more_body", False):
-            return bytes(body)
+    with room.part() as part:
+        while True:
+            arrived = message.get("body", b"")
+            part.take(len(arrived))
+            body += arrived
+            if len(body) > REQUEST_BODY_BYTES_MAX:
+                raise _too_large(f"more than {REQUEST_BODY_BYTES_MAX}")
+            if not message.get("more_body", False):
+                return bytes(body)
+            message = await _receive_part(receive)
+
+
+async def _receive_part(receive: Receive) -> Any:
+    message: Any = await receive()
+    if message["type"] == "http.disconnect":
+        raise Disconnected
+    return message
 
 
 def _too_large(found: str) -> BodyTooLarge:

@@ -142,7 +142,9 @@ class BoundedProtocol(HttpToolsProtocol):
             raise _Refused
         if self._head_bytes > HEAD_BYTES_MAX and _head_size_bytes(self.url, self.headers) > HEAD_BYTES_MAX:
             raise _Refused
-        if self.parser.should_upgrade() and _has_body(self.headers):
+        parser = self.parser
+        assert parser is not None
+        if parser.should_upgrade() and _has_body(self.headers):
             # The parser would take the body for the other protocol's first bytes.
             self._refuse(400, "malformed", _UPGRADE)
             raise _Refused
