@@ -9,9 +9,10 @@ import os
 import signal
 import socket
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, TypeAlias
+from functools import partial
+from typing import TypeAlias
 
 from parallelix.coordinator import secrets as coordinator_secrets
 from parallelix.coordinator.anchor_local import LocalAnchor
@@ -96,11 +97,11 @@ async def running(
         log("coordinator.started", {"epoch": store.epoch, "open_requests": len(engine.requests)})
         async with contextlib.AsyncExitStack() as stack:
             for work in (
-                anchoring.run(),
-                _follow_registry(coordinator, registry),
-                _follow_deposits(coordinator, GrantDeposits(coordinator, readers)),
-                _clean(coordinator),
-                _gauge(coordinator),
+                anchoring.run,
+                partial(_follow_registry, coordinator, registry),
+                partial(_follow_deposits, coordinator, GrantDeposits(coordinator, readers)),
+                partial(_clean, coordinator),
+                partial(_gauge, coordinator),
             ):
                 stack.push_async_callback(_end, asyncio.create_task(_guarded(work, on_fatal)))
             try:
@@ -212,10 +213,10 @@ async def _gauge(coordinator: Coordinator) -> None:
         await asyncio.sleep(GAUGE_SECONDS)
 
 
-async def _guarded(work: Any, on_fatal: Fatal) -> None:
+async def _guarded(work: Callable[[], Awaitable[None]], on_fatal: Fatal) -> None:
     """A background task that dies of a bug takes the process along: half a coordinator is worse than none."""
     try:
-        await work
+        await work()
     except asyncio.CancelledError:
         raise
     except BaseException as error:
