@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -76,8 +75,9 @@ class Child:
         """SIGTERM, then SIGKILL for what is left of its group after `seconds`. The exit code."""
         self.send(signal.SIGTERM)
         try:
-            ends_at = time.monotonic() + seconds
-            while self.running and time.monotonic() < ends_at:
+            for _ in range(round(seconds / POLL_SECONDS)):
+                if not self.running:
+                    break
                 await asyncio.sleep(POLL_SECONDS)
         finally:
             self._kill_group()
