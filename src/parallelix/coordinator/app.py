@@ -21,7 +21,7 @@ from parallelix.coordinator.http.app import build_app
 from parallelix.coordinator.http.server import Server
 from parallelix.coordinator.logging import LogEvent
 from parallelix.coordinator.metrics import Metrics
-from parallelix.coordinator.operator import OperatorApp
+from parallelix.coordinator.operator import CLOCK_AHEAD_MS, OperatorApp
 from parallelix.coordinator.ports import Anchor, Deposits, Registry
 from parallelix.coordinator.registry_file import RegistryFile
 from parallelix.coordinator.service import Coordinator
@@ -94,6 +94,8 @@ async def running(
         coordinator.anchor_batch, coordinator.anchor_address = anchoring.put, anchor.address
         step = engine.restore(snapshot, registrations, clock(), random_bytes)
         coordinator.start(step, *await _sealed(readers, engine))
+        if store.epoch > 1:
+            await _outlive_predecessor(coordinator)
         log("coordinator.started", {"epoch": store.epoch, "open_requests": len(engine.requests)})
         async with contextlib.AsyncExitStack() as stack:
             for work in (
@@ -167,6 +169,12 @@ class Anchoring:
             except OSError as error:
                 self._coordinator.log("anchor.failed", {"batch": batch.number, "error": str(error)})
                 await asyncio.sleep(ANCHOR_RETRY_SECONDS)
+
+
+async def _outlive_predecessor(coordinator: Coordinator) -> None:
+    """Until every time that an earlier process can have accepted is past (`operator.py`)."""
+    coordinator.signed_after = coordinator.started_at + CLOCK_AHEAD_MS
+    await asyncio.sleep(max(0, coordinator.signed_after - coordinator.clock()) / 1000)
 
 
 async def _sealed(readers: Readers, engine: Engine) -> tuple[list[PayloadRow], list[EnvelopeRow]]:

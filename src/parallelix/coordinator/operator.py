@@ -30,8 +30,11 @@ Scope: TypeAlias = Any
 Receive: TypeAlias = Callable[[], Awaitable[Any]]
 Send: TypeAlias = Callable[[Any], Awaitable[None]]
 
-CLOCK_SKEW_MS = 30_000
-"""How far a node's clock may be off; nodes correct theirs by ours, so only transit and drift remain."""
+CLOCK_BEHIND_MS = 30_000
+"""How old a signed time may be; nodes go by our clock, so only transit and drift remain."""
+CLOCK_AHEAD_MS = 1_000
+"""A successor waits this long before it serves, and so need not know which times its predecessor accepted: all of them
+lie before its own."""
 ATTACH_SKEW_MS = 60_000
 BODY_SECONDS = 30.0
 """How long a whole body may take to arrive; a stream of deltas is bounded by its attempt's deadline instead."""
@@ -335,11 +338,11 @@ class OperatorApp:
         coordinator = self._coordinator
         unix_ms = _whole(call.header(messages.HEADER_TIME), messages.HEADER_TIME)
         now = coordinator.clock()
-        # What was signed before this process started may have been accepted by the one before it.
-        last = max(last_time.get(purpose, 0), coordinator.started_at)
-        if abs(now - unix_ms) > CLOCK_SKEW_MS or unix_ms <= last:
+        last = max(last_time.get(purpose, 0), coordinator.signed_after)
+        if not max(last + 1, now - CLOCK_BEHIND_MS) <= unix_ms <= now + CLOCK_AHEAD_MS:
             raise errors.NodeUnauthorised(
-                f"time {unix_ms}: must lie within {CLOCK_SKEW_MS} ms of {now} and above {last}; sign again",
+                f"time {unix_ms}: must lie between {CLOCK_BEHIND_MS} ms before {now} and {CLOCK_AHEAD_MS} ms after it, "
+                f"and above {last}; sign again",
                 code="stale_time",
             )
         signature = from_hex(

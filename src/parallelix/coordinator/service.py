@@ -87,6 +87,8 @@ class Coordinator:
         self.metrics = metrics
         self.clock = clock
         self.started_at = clock()
+        self.signed_after = 0
+        """A node's call that was signed at this time or before is refused: an earlier process may have taken it."""
         self.anchor_batch: Callable[[Batch], None] = _no_anchor
         self.anchor_address = "local"
         self.stopping = False
