@@ -1,4 +1,4 @@
-"""What a sceptic checks when a network comes to rest: was anything lost, charged twice, or is it not as it was recorded?
+"""What a sceptic checks when a network comes to rest: was anything lost, charged twice, or changed afterwards?
 
 Nothing here trusts the coordinator. Acknowledgements are what the requester was told, the chain is what anyone may
 read, hashes and signatures are computed anew, and the ledger is judged by its postings alone. Pure: no I/O.
@@ -156,7 +156,7 @@ def _finish_reason(view: RequestView) -> work.FinishReason:
     return msgspec.convert(view.result.finish_reason, work.FinishReason)
 
 
-# Controls: each alters one thing, and names the findings that must then not be empty ------------------------------------
+# Controls: each alters one thing, and names the findings that must then not be empty -------------------------------
 
 Alter = Callable[[Evidence], Evidence]
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import httpx
 import msgspec
 
 from parallelix.coordinator import secrets
 from parallelix.coordinator.steps import EVENT, STEPS
-from parallelix.coordinator.store.readers import Readers
+from parallelix.coordinator.store.backend import Reading, backend_of
 from parallelix.devnet.evidence import Evidence
 from parallelix.devnet.network import Network
 from parallelix.engine.rows import AttemptRow, TransferRow
@@ -39,7 +39,7 @@ class Requester:
         self._calls = asyncio.Semaphore(CALLS_AT_ONCE)
         self._http = httpx.AsyncClient(
             base_url=url,
-            headers={"Authorization": f"Bearer {api_key}"},
+            headers={"Authorization": f"Bearer {api_key}", "Content-Type": "application/json"},
             timeout=CALL_SECONDS,
             limits=httpx.Limits(max_connections=None),
             trust_env=False,
@@ -85,7 +85,7 @@ class Requester:
             return (await self._http.get(path)).raise_for_status()
 
 
-async def gather(network: Network, requester: Requester, asked: Mapping[str, CreateRequest]) -> Evidence:
+async def gather(network: Network, requester: Requester, store: Store, asked: Mapping[str, CreateRequest]) -> Evidence:
     """Everything that can be checked, once the network is at rest."""
     known = await requester.views()
     views = await asyncio.gather(*map(requester.view, known))
@@ -98,26 +98,30 @@ async def gather(network: Network, requester: Requester, asked: Mapping[str, Cre
         receipts=dict(zip(recorded, receipts, strict=True)),
         chain=await _chain(requester, head_hash),
         head_hash=head_hash,
-        transfers=tuple(await transfers(network)),
+        transfers=tuple(store.transfers()),
         coordinator=secrets.load_or_create(network.coordinator_folder).signer.address,
     )
 
 
-async def transfers(network: Network) -> list[TransferRow]:
-    readers = Readers.open(network.store_url, threads=1)
-    try:
-        return [transfer async for transfer in readers.transfers()]
-    finally:
-        await readers.close()
+class Store:
+    """Reads what the coordinator has made durable, while it runs. Use it as a context manager."""
 
+    def __init__(self, network: Network) -> None:
+        self._backend = backend_of(network.store_url)
+        self._reading = Reading(self._backend, self._backend.connect_reader())
 
-async def attempts(network: Network, request_ids: list[str]) -> list[AttemptRow]:
-    """Every attempt of these requests, as the store has them now."""
-    readers = Readers.open(network.store_url, threads=1)
-    try:
-        return [attempt for request_id in request_ids for attempt in await readers.attempts_of(request_id)]
-    finally:
-        await readers.close()
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._reading.connection.close()
+        self._backend.close()
+
+    def attempts(self) -> list[AttemptRow]:
+        return self._reading.rows(AttemptRow, "SELECT {columns} FROM attempts ORDER BY dispatched_at, attempt_id")
+
+    def transfers(self) -> list[TransferRow]:
+        return self._reading.rows(TransferRow, "SELECT {columns} FROM transfers ORDER BY at, transfer_id")
 
 
 def logged(network: Network) -> list[dict[str, Any]]:
@@ -126,12 +130,13 @@ def logged(network: Network) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
 
 
-def steps(network: Network, settled_at: Mapping[str, int]) -> dict[str, dict[int, float]]:
+def steps(network: Network, transfers: Iterable[TransferRow]) -> dict[str, dict[int, float]]:
     """By request and step: when it happened, in Unix milliseconds; what happened twice counts from the last time.
 
     The coordinator logs twelve. Step 8, the proof, is in the node's log, which tells how long the return took from
-    there. Step 14 is the charge in the ledger: `settled_at`.
+    there. Step 14 is the charge in the ledger.
     """
+    settled_at = {each.request_id: each.at for each in transfers if each.transfer_id.startswith("charge:")}
     found: dict[str, dict[int, float]] = {}
     for line in logged(network):
         if line["event"] == EVENT:
