@@ -77,3 +77,21 @@ def test_a_lock_file_that_was_removed_still_leaves_one_leader(tmp_path: Path) ->
         second.commit([BalanceRow(account="ada", balance_wei="2")])
         with pytest.raises(LeaseLost, match="epoch 1"):
             first.commit([BalanceRow(account="ada", balance_wei="1")])
+
+
+VISITOR = """
+import sys
+from parallelix.coordinator.store.store import Store
+Store.open(sys.argv[1]).close()
+"""
+
+
+def test_a_command_that_opens_and_closes_the_store_takes_nothing_from_its_leader(url: str, store: Store) -> None:
+    """On SQLite, the last process to close deletes the log; locks tell it whether it is the last."""
+    store.commit([BalanceRow(account="before", balance_wei="1")])
+    with closing(Store.open(url)) as beside:
+        subprocess.run([sys.executable, "-c", VISITOR, url], check=True)
+        store.commit([BalanceRow(account="after", balance_wei="2")])
+        assert {row.account for row in beside.load(now=0).balances} == {"before", "after"}
+    with closing(Store.open(url)) as fresh:
+        assert {row.account for row in fresh.load(now=0).balances} == {"before", "after"}

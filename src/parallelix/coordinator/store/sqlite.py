@@ -6,6 +6,7 @@ NORMAL a power cut loses the last commits. kill -9 never shows that; a disk that
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import sqlite3
@@ -157,9 +158,14 @@ class SQLiteBackend(Backend):
 
 
 def _create_private(path: Path) -> None:
-    """SQLite gives the log and its index the file's own mode."""
+    """SQLite gives the log and its index the file's own mode.
+
+    A file that is there is not opened: closing any handle to it would drop the locks that this process holds through
+    SQLite, and the next process to close the store would take itself for the last and delete the log under us.
+    """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
 def _set_pragma(connection: sqlite3.Connection, name: str, value: int | str) -> None:
