@@ -198,6 +198,7 @@ class World:
         run_id: str = "run",
         context_tokens: int = 4096,
         features: tuple[str, ...] = ("chat",),
+        classes: tuple[str, ...] = ("ai.inference",),
     ) -> effects.Answer:
         """Registers the node where it is not, and attaches it."""
         if node_id not in self.engine.registrations:
@@ -208,7 +209,7 @@ class World:
             mode="cpu",
             hardware_tier=tier,
             hardware=Hardware(cpu_cores=2),
-            workload_classes=("ai.inference",),
+            workload_classes=classes,
             runtimes=(RuntimeInfo(name="test", version="1"),),
             models=tuple(
                 ModelInfo(name=f"m{digest[:2]}", digest=digest, context_tokens=context_tokens, features=features)

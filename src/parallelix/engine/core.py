@@ -101,7 +101,7 @@ class Engine:
         self._unsettled: dict[int, Request] = {}
         self._closed_at: dict[int, int] = {}
         self._idempotent: OrderedDict[tuple[str, str], tuple[str, str, int]] = OrderedDict()
-        self._answers: OrderedDict[str, effects.ResultTaken] = OrderedDict()
+        self._answers: OrderedDict[str, tuple[int, effects.ResultTaken]] = OrderedDict()
         self._orphans: set[str] = set()
         self._service_ms: dict[str, float] = {}
         self._models_of_digest: dict[str, list[str]] = {}
@@ -402,7 +402,7 @@ class Engine:
 
     def _held_reason(self, request: Request) -> Any:
         excluded = request.failed_nodes
-        if self.pool.capable_nodes(request.need, excluded) <= 0:
+        if not self.pool.any_capable(request.need, excluded):
             return "no_capable_node"
         return "no_node_fast_enough" if self.pool.has_free_slot(request.need, excluded) else "no_free_slot"
 
@@ -410,15 +410,25 @@ class Engine:
         """A slot of `node` may be free: give it to whoever waits first among those it can serve."""
         if node.slots_free <= 0 or not len(self.queue):
             return
-        pairs = {
-            (workload_class, model)
-            for workload_class, digest in self.pool.serves(node)
-            for model in self._models_of_digest.get(digest, ())
-        }
-        for request_id in self.queue.first(pairs, tier=node.tier, limit=self.settings.drain_scan_max):
-            if node.slots_free <= 0:
-                return
+        served: dict[tuple[str, str], list[frozenset[str]]] = {}
+        for workload_class, digest, features in self.pool.serves(node):
+            for model in self._models_of_digest[digest]:
+                served.setdefault((workload_class, model), []).append(features)
+
+        def suits(request_id: str) -> bool:
+            request = self.requests[request_id]
+            return node.node_id not in request.failed_nodes and self.pool.could_take(node, request.need)
+
+        waiting = self.queue.first(
+            served, tier=node.tier, wanted=node.slots_free, scanned_max=self.settings.drain_scan_max, suits=suits
+        )
+        for request_id in waiting:
             self._place(self.requests[request_id])
+
+    def _drain_penalised(self) -> None:
+        """A node went: where it was the last good one, the least bad serve what waits."""
+        for node in self.pool.penalised():
+            self._drain(node)
 
     # 6 Decrypt ----------------------------------------------------------------------------------------------------
 
@@ -445,13 +455,15 @@ class Engine:
         if attempt is None or not attempt.open:
             return Refused(code="attempt_closed", message=f"attempt {attempt_id} is over; drop the work")
         if attempt.node_id != node_id:
-            return Refused(code="not_your_attempt", message=f"attempt {attempt_id} was not given to node {node_id}")
+            return _not_your_attempt(attempt_id, node_id)
         return self.requests[attempt.request_id], attempt
 
     # 9 Return, 10 Verify ------------------------------------------------------------------------------------------
 
     def _result_returned(self, event: events.ResultReturned) -> Answer:
-        remembered = self._answers.get(event.attempt_id)
+        node_id, remembered = self._answers.get(event.attempt_id, (event.node_id, None))
+        if node_id != event.node_id:
+            return _not_your_attempt(event.attempt_id, event.node_id)
         if remembered is not None:
             return remembered
         found = self._open_attempt(event.attempt_id, event.node_id)
@@ -529,7 +541,7 @@ class Engine:
         return self._remember(attempt, effects.ResultTaken(accepted=True))
 
     def _remember(self, attempt: Attempt, answer: effects.ResultTaken) -> effects.ResultTaken:
-        self._answers[attempt.attempt_id] = answer
+        self._answers[attempt.attempt_id] = attempt.node_id, answer
         if len(self._answers) > self.settings.answers_remembered_max:
             self._answers.popitem(last=False)
         return answer
@@ -749,6 +761,7 @@ class Engine:
                 self.pool.refresh(node)
                 self._effects.append(effects.StandingChanged(node_id=node_id))
                 self._drain(node)
+        self._drain_penalised()
         return None
 
     def _attached(self, event: events.Attached) -> Answer:
@@ -827,6 +840,8 @@ class Engine:
             node.online, node.paused = True, event.paused
             self.pool.refresh(node)
             self._drain(node)
+            if event.paused:
+                self._drain_penalised()
         slot, credited = self.uptime.credit(event.node_id, event.unix_ms)
         return effects.SlotCredited(slot=slot, credited=credited)
 
@@ -938,6 +953,7 @@ class Engine:
         self.pool.refresh(node)
         self._log("node.offline", node_id=str(node_id), last_seen=node.last_seen)
         self._lose_attempts(node, "node_offline")
+        self._drain_penalised()
 
     def _return_due(self, node_id: int) -> None:
         node = self.pool.nodes[node_id]
@@ -1176,6 +1192,10 @@ class Engine:
 
     def _log(self, name: str, **fields: Any) -> None:
         self._effects.append(effects.LogEvent(name=name, fields=fields))
+
+
+def _not_your_attempt(attempt_id: str, node_id: int) -> Refused:
+    return Refused(code="not_your_attempt", message=f"attempt {attempt_id} was not given to node {node_id}")
 
 
 def _overloaded(why: str) -> Refused:

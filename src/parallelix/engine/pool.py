@@ -6,9 +6,11 @@ stand in order of measured speed, so the smallest that clears a deadline is one 
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from sortedcontainers import SortedList
 
@@ -18,6 +20,11 @@ from parallelix.protocol.registry import Registration
 
 SPEED_WEIGHT = 0.3
 """How much the newest measurement counts: three or four units forget a cold start."""
+REPUTATION_AT_LAUNCH = 1.0
+"""The fourth signal is there and weighs nothing yet: everybody's is the same."""
+
+Fit: TypeAlias = tuple[float, float, int]
+"""(tokens per second, reputation below zero, node id): the smallest that clears a deadline is the best fit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +44,7 @@ class Need:
         return self.tokens * 1000 / self.deadline_ms
 
 
-def _speeds() -> SortedList[tuple[float, int]]:
+def _fits() -> SortedList[Fit]:
     return SortedList()
 
 
@@ -50,16 +57,16 @@ class Group:
     features: frozenset[str]
     capable: set[int] = field(default_factory=set[int])
     unmeasured: OrderedDict[int, None] = field(default_factory=OrderedDict[int, None])
-    measured: SortedList[tuple[float, int]] = field(default_factory=_speeds)
+    measured: SortedList[Fit] = field(default_factory=_fits)
 
     def suits(self, need: Need) -> bool:
         return self.tier >= need.tier and self.context_tokens >= need.context_tokens and self.features >= need.features
 
-    def slowest_that_clears(self, need: Need, excluded: frozenset[int]) -> tuple[float, int] | None:
-        speeds = self.measured
-        for at in range(speeds.bisect_left((need.tokens_per_second, -1)), len(speeds)):
-            if speeds[at][1] not in excluded:
-                return speeds[at]
+    def slowest_that_clears(self, need: Need, excluded: frozenset[int]) -> Fit | None:
+        fits = self.measured
+        for at in range(fits.bisect_left((need.tokens_per_second, -math.inf, -1)), len(fits)):
+            if fits[at][2] not in excluded:
+                return fits[at]
         return None
 
     def any_unmeasured(self, excluded: frozenset[int]) -> int | None:
@@ -83,6 +90,7 @@ class Node:
     online: bool = False
     paused: bool = False
     removed_until: int = 0
+    reputation: float = REPUTATION_AT_LAUNCH
     reserved: set[str] = field(default_factory=set[str])
     speeds: dict[str, float] = field(default_factory=dict[str, float])
     rejections: deque[int] = field(default_factory=deque[int])
@@ -159,18 +167,16 @@ class Pool:
         """Takes a new end-to-end speed into the running average."""
         before = node.speeds.get(digest)
         after = tokens_per_second if before is None else before + SPEED_WEIGHT * (tokens_per_second - before)
-        free = node.slots_free > 0
-        for group, group_digest in node.places:
-            if free and group_digest == digest:
-                _leave(group, node.node_id, before)
+        groups = [group for group, group_digest in node.places if group_digest == digest and node.slots_free > 0]
+        for group in groups:
+            _leave(group, node, digest)
         node.speeds[digest] = after
-        for group, group_digest in node.places:
-            if free and group_digest == digest:
-                _join(group, node.node_id, after)
+        for group in groups:
+            _join(group, node, digest)
 
     def match(self, need: Need, excluded: frozenset[int]) -> Node | None:
         """The smallest qualifying free node: lowest tier first, in it whoever has not been measured yet, then the
-        slowest that clears the deadline. Reputation, the fourth signal, is 1.0 for everyone."""
+        slowest that clears the deadline, and among equals the one of most repute."""
         groups = [group for group in self._groups_for(need) if group.suits(need)]
         for tier in sorted({group.tier for group in groups}):
             of_tier = [group for group in groups if group.tier == tier]
@@ -180,44 +186,56 @@ class Pool:
                     return self.nodes[newcomer]
             clearing = [found for group in of_tier if (found := group.slowest_that_clears(need, excluded))]
             if clearing:
-                return self.nodes[min(clearing)[1]]
-        if not any(group.capable - excluded for group in groups):
+                return self.nodes[min(clearing)[2]]
+        if all(group.capable <= excluded for group in groups):
             return self._least_bad(need, excluded)
         return None
 
+    def could_take(self, node: Node, need: Need) -> bool:
+        """Whether the node, with a slot free, is one that `match` might give this unit to. Its class is not looked at:
+        see `serves`."""
+        if node.removed_until:
+            return self._can(node, need)
+        for group, digest in node.places:
+            if digest in need.digests and group.suits(need):
+                speed = node.speeds.get(digest)
+                if speed is None or speed >= need.tokens_per_second:
+                    return True
+        return False
+
+    def any_capable(self, need: Need, excluded: frozenset[int]) -> bool:
+        """Whether some node could do it, were it free; of penalised ones too, for they serve where nobody else can."""
+        if not all(group.capable <= excluded for group in self._groups_for(need) if group.suits(need)):
+            return True
+        return any(node.node_id not in excluded and self._can(node, need) for node in self._penalised.values())
+
     def capable_nodes(self, need: Need, excluded: frozenset[int] = frozenset()) -> int:
         """How many eligible nodes could do it, were they free."""
-        return sum(len(group.capable) for group in self._groups_for(need) if group.suits(need)) - sum(
-            1
-            for node_id in excluded
-            if any(node_id in group.capable for group in self._groups_for(need) if group.suits(need))
-        )
+        return len(self._capable(need) - excluded)
 
-    def has_free_slot(self, need: Need, excluded: frozenset[int] = frozenset()) -> bool:
+    def has_free_slot(self, need: Need, excluded: frozenset[int]) -> bool:
         """Whether some capable node is free, fast enough or not."""
         for group in self._groups_for(need):
             if group.suits(need):
                 if group.any_unmeasured(excluded) is not None:
                     return True
-                if any(node_id not in excluded for _, node_id in group.measured):
+                if any(node_id not in excluded for _, _, node_id in group.measured):
                     return True
         return False
 
     def slots(self, need: Need) -> tuple[int, int]:
         """(all, free) slots of the nodes that could do it."""
-        nodes = {node_id for group in self._groups_for(need) if group.suits(need) for node_id in group.capable}
-        return (
-            sum(self.nodes[node_id].manifest.slots for node_id in nodes),
-            sum(self.nodes[node_id].slots_free for node_id in nodes),
-        )
+        nodes = [self.nodes[node_id] for node_id in self._capable(need)]
+        return sum(node.manifest.slots for node in nodes), sum(max(0, node.slots_free) for node in nodes)
 
-    def serves(self, node: Node) -> set[tuple[str, str]]:
-        """(workload class, weights) pairs that the node is indexed for."""
-        return {
-            (workload_class, digest)
+    def serves(self, node: Node) -> list[tuple[str, str, frozenset[str]]]:
+        """(workload class, weights, features) of everything that is on offer here and the node has."""
+        return [
+            (workload_class, model.digest, frozenset(model.features))
             for workload_class in node.manifest.workload_classes
-            for digest in {model.digest for model in node.manifest.models} & self._digests
-        }
+            for model in node.manifest.models
+            if model.digest in self._digests
+        ]
 
     def penalised(self) -> list[Node]:
         return list(self._penalised.values())
@@ -225,6 +243,9 @@ class Pool:
     def _groups_for(self, need: Need) -> Iterator[Group]:
         for digest in need.digests:
             yield from self._groups.get((need.workload_class, digest), ())
+
+    def _capable(self, need: Need) -> set[int]:
+        return {node_id for group in self._groups_for(need) if group.suits(need) for node_id in group.capable}
 
     def _least_bad(self, need: Need, excluded: frozenset[int]) -> Node | None:
         candidates = [
@@ -259,29 +280,31 @@ class Pool:
 
     def _offer_slots(self, node: Node) -> None:
         for group, digest in node.places:
-            _join(group, node.node_id, node.speeds.get(digest))
+            _join(group, node, digest)
 
     def _withhold_slots(self, node: Node) -> None:
         for group, digest in node.places:
-            _leave(group, node.node_id, node.speeds.get(digest))
+            _leave(group, node, digest)
 
     def _take_out(self, node: Node) -> None:
         self._penalised.pop(node.node_id, None)
         for group, digest in node.places:
             group.capable.discard(node.node_id)
-            _leave(group, node.node_id, node.speeds.get(digest))
+            _leave(group, node, digest)
         node.places.clear()
 
 
-def _join(group: Group, node_id: int, speed: float | None) -> None:
+def _join(group: Group, node: Node, digest: str) -> None:
+    speed = node.speeds.get(digest)
     if speed is None:
-        group.unmeasured[node_id] = None
+        group.unmeasured[node.node_id] = None
     else:
-        group.measured.add((speed, node_id))
+        group.measured.add((speed, -node.reputation, node.node_id))
 
 
-def _leave(group: Group, node_id: int, speed: float | None) -> None:
+def _leave(group: Group, node: Node, digest: str) -> None:
+    speed = node.speeds.get(digest)
     if speed is None:
-        group.unmeasured.pop(node_id, None)
+        group.unmeasured.pop(node.node_id, None)
     else:
-        group.measured.discard((speed, node_id))
+        group.measured.discard((speed, -node.reputation, node.node_id))

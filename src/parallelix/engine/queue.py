@@ -8,8 +8,9 @@ recomputed, because everybody ages at the same rate.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from sortedcontainers import SortedList
 
@@ -74,8 +75,23 @@ class Queue:
     def waiting(self, workload_class: str, model: str) -> int:
         return sum(len(self._lanes[lane]) for lane in self._of_model.get((workload_class, model), ()))
 
-    def first(self, pairs: Iterable[tuple[str, str]], *, tier: int, limit: int) -> list[str]:
-        """The first `limit` requests, best first, that a node of `tier` with these (class, model) pairs may serve."""
-        lanes = [self._lanes[lane] for pair in pairs for lane in self._of_model.get(pair, ()) if lane.tier <= tier]
+    def first(
+        self,
+        served: Mapping[tuple[str, str], Sequence[frozenset[str]]],
+        *,
+        tier: int,
+        wanted: int,
+        scanned_max: int,
+        suits: Callable[[str], bool],
+    ) -> list[str]:
+        """The first `wanted` requests, best first, that a node of `tier` may serve: those of its (class, model) pairs,
+        each with the sets of features it has them with, that `suits` lets through. Looks at `scanned_max` at most."""
+        lanes = [
+            self._lanes[lane]
+            for pair, features in served.items()
+            for lane in self._of_model.get(pair, ())
+            if lane.tier <= tier and any(lane.features <= each for each in features)
+        ]
         merged: Iterator[tuple[int, str]] = heapq.merge(*lanes)
-        return [request_id for (_, request_id), _ in zip(merged, range(limit), strict=False)]
+        suitable = (request_id for _, request_id in islice(merged, scanned_max) if suits(request_id))
+        return list(islice(suitable, wanted))
