@@ -4,7 +4,8 @@
     FOLDER/node1/         the home of the first node, and so on
     FOLDER/*.out          what each process printed; the coordinator's is its log, one JSON object a line
 
-The folder can be used again: keys, store and port stay. Every process dies with ours, however ours ends.
+The folder can be used again: keys and store stay, settings, catalogue and registry are written anew. Every process dies
+with ours, however ours ends.
 """
 
 from __future__ import annotations
@@ -126,7 +127,7 @@ class Network:
         return load(self.coordinator_folder).database_url
 
     def prepare(self) -> None:
-        """Writes every file that is not there yet. Takes about a second a node: each gets two RSA keys."""
+        """Makes folders, keys and files. Takes about a second a node at first: each gets two RSA keys."""
         self.coordinator_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         settings = {"port": self.port, "chain_id": CHAIN_ID, **self.plan.settings}
         (self.coordinator_folder / "coordinator.toml").write_text(tomli_w.dumps(settings))
@@ -313,6 +314,18 @@ def catalogue_entry(
     }
     lines = (f"{key} = {json.dumps(value)}" for key, value in entry.items())
     return "\n".join(("[[models]]", *lines, ""))
+
+
+def is_free(port: int) -> bool:
+    """Whether nobody listens there on the loopback."""
+    with socket.socket() as probe:
+        # As servers do: a port whose connections are only fading away is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def free_port() -> int:
