@@ -826,6 +826,9 @@ class Coordinator:
         engine = self.engine
         online = [node for node in engine.pool.nodes.values() if node.online]
         view = requests.NetworkView(
+            chain_id=self.settings.chain_id,
+            coordinator=self.secrets.signer.address,
+            anchor=self.anchor_address,
             nodes_online=len(online),
             slots=sum(node.manifest.slots for node in online),
             slots_free=sum(max(0, node.slots_free) for node in online),

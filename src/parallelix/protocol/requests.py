@@ -240,8 +240,12 @@ class ModelList(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NetworkView(msgspec.Struct, frozen=True, kw_only=True):
-    """Totals only: no link between nodes and requests."""
+    """Totals only: no link between nodes and requests. `coordinator` is the address that signs receipts, `anchor` where
+    batches are kept: a contract's address, or "local"."""
 
+    chain_id: int
+    coordinator: str
+    anchor: str
     nodes_online: int
     slots: int
     slots_free: int
