@@ -197,6 +197,8 @@ def _reason(error: httpx.TransportError) -> str:
         return "no answer in time"
     if isinstance(error, httpx.RemoteProtocolError):
         return "the connection was closed"
+    if isinstance(error, httpx.ConnectError):
+        return f"no connection ({error})"
     return str(error) or type(error).__name__
 
 

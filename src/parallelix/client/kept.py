@@ -67,7 +67,7 @@ def unproven(receipt: Receipt, *, coordinator_known: bool) -> list[str]:
     if not coordinator_known:
         left.append(f"that {receipt.coordinator} is the coordinator you dealt with: give its address by --coordinator")
     if receipt.batch is None:
-        left.append("that the record is in a batch: none was confirmed yet; fetch the receipt again later")
+        left.append("that the record is in a batch: none was confirmed yet; later: receipt refresh")
     elif receipt.anchor == LOCAL_ANCHOR:
         left.append(
             f"that batch {receipt.batch.number} is on Ethereum: this coordinator keeps its batches itself "

@@ -1,0 +1,158 @@
+"""What each command answers to --json. The JSON schemas in `docs/schemas/client-cli` are made from these."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from parallelix.protocol.receipts import Receipt
+from parallelix.protocol.requests import AccountView, KeyList, ModelList, Quote, RequestList, RequestView
+from parallelix.protocol.work import Usage
+
+
+class AskEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """One line each while a request goes. `text` is new text in `delta`, and the whole answer in `completed`.
+
+    `restarted` voids all text so far. The last line is `completed`, `failed`, `expired` or `cancelled`."""
+
+    event: Literal[
+        "created", "held", "dispatched", "running", "delta", "restarted", "completed", "failed", "expired", "cancelled"
+    ]
+    request_id: str
+    attempt: int = 0
+    reason: str = ""
+    text: str = ""
+    finish_reason: str = ""
+    usage: Usage | None = None
+    charge_wei: str = ""
+    record_hash: str = ""
+    kept_in: str = ""
+    """The file that --save wrote."""
+
+
+class CheckAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    passed: bool
+    message: str
+
+
+class VerifyAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """`unproven` says in words what these checks leave open."""
+
+    passed: bool
+    request_id: str
+    record_hash: str
+    coordinator: str
+    checks: tuple[CheckAnswer, ...]
+    unproven: tuple[str, ...]
+
+
+class RefreshAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """`changed` is false where the receipt had nothing new."""
+
+    path: str
+    request_id: str
+    changed: bool
+    batch: int | None
+
+
+class LoginAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The key itself is never repeated. `coordinator` is the address that must have signed receipts from now on."""
+
+    path: str
+    url: str
+    account: str
+    key_id: str
+    coordinator: str
+
+
+class RunAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Printed once, when the coordinator takes calls. Its log goes to standard error, one JSON object a line."""
+
+    url: str
+    folder: str
+    coordinator: str
+    """The address that signs receipts."""
+    models: tuple[str, ...]
+    registrations: int
+
+
+class GrantAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """`applied` is false where no coordinator runs on the store now: it is booked once when one starts."""
+
+    account: str
+    amount_wei: str
+    applied: bool
+
+
+class NewKeyAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """`api_key` is shown this once and stored nowhere. Limits of 0 mean none, `expires_at` 0 means never."""
+
+    api_key: str
+    id: str
+    account: str
+    name: str
+    requests_per_minute: int
+    concurrency: int
+    budget_wei: str
+    expires_at: int
+    applied: bool
+
+
+class RevokedAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    applied: bool
+
+
+class IssuedKey(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    account: str
+    name: str
+    requests_per_minute: int
+    concurrency: int
+    budget_wei: str
+    spent_wei: str
+    created_at: int
+    expires_at: int
+    revoked: bool
+
+
+class IssuedKeys(msgspec.Struct, frozen=True, kw_only=True):
+    keys: tuple[IssuedKey, ...]
+
+
+class VersionAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    name: Literal["parallelix"] = "parallelix"
+    version: str
+
+
+class ErrorAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """On standard error, with the exit code."""
+
+    error: str
+    message: str
+
+
+SCHEMAS: dict[str, type[msgspec.Struct]] = {
+    "account": AccountView,
+    "ask": AskEvent,
+    "coordinator-grant": GrantAnswer,
+    "coordinator-key": NewKeyAnswer,
+    "coordinator-key-list": IssuedKeys,
+    "coordinator-key-revoke": RevokedAnswer,
+    "coordinator-run": RunAnswer,
+    "error": ErrorAnswer,
+    "keys": KeyList,
+    "login": LoginAnswer,
+    "models": ModelList,
+    "quote": Quote,
+    "receipt-refresh": RefreshAnswer,
+    "receipt-show": Receipt,
+    "receipt-verify": VerifyAnswer,
+    "request-cancel": RequestView,
+    "request-get": RequestView,
+    "request-list": RequestList,
+    "version": VersionAnswer,
+}
+"""One schema file for each name."""

@@ -1,0 +1,1 @@
+"""What the commands do: ask, then print for a person or for a program."""

@@ -1,0 +1,149 @@
+"""`receipt show`, `receipt verify`, `receipt refresh`."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from parallelix.client import amounts, answers, kept
+from parallelix.client import config as configs
+from parallelix.client.commands.opening import asked, moment
+from parallelix.client.errors import EXIT_UNVERIFIED, FileRefused
+from parallelix.client.kept import KeptAnswer
+from parallelix.protocol import receipts
+from parallelix.protocol.errors import Malformed
+
+if TYPE_CHECKING:
+    from parallelix.client.sdk import Client
+    from parallelix.protocol.receipts import Check, Receipt
+    from parallelix.terminal import Console
+
+FILE_BYTES_MAX = 128 * 1024 * 1024
+"""A result of 40 MiB as JSON inside JSON, a long prompt, and some to spare."""
+CHECK_COLUMNS = 13
+
+_REQUEST_ID = re.compile(r"req_[0-9a-f]{64}")
+
+
+def show(console: Console, request_id: str, *, url: str) -> None:
+    receipt = asked(lambda client: client.receipt(request_id), url=url)
+    record = receipt.record
+    console.heading("receipt")
+    console.pair("request", record.request_id)
+    console.pair("record", f"number {record.sequence} of the chain")
+    console.pair("record hash", receipt.record_hash)
+    console.pair("before it", record.previous_hash)
+    console.pair("model", f"weights {record.model_digest}")
+    console.pair("input hash", record.input_hash)
+    console.pair("result hash", record.result_hash)
+    console.pair("tokens", f"{record.usage.prompt_tokens} prompt, {record.usage.completion_tokens} answer")
+    console.pair("time", f"{moment(record.started_at)} to {moment(record.finished_at)}")
+    console.pair("charge", amounts.shown(receipt.charge_wei))
+    batch = receipt.batch
+    console.pair("batch", "not confirmed yet" if batch is None else f"number {batch.number}, {batch.count} records")
+    console.pair("anchor", f"{receipt.anchor}, chain {receipt.chain_id}")
+    console.pair("signed by", receipt.coordinator)
+    console.remark(f"keep it: parallelix receipt show {record.request_id} --json > receipt.json")
+    console.value(receipt)
+
+
+def verify(
+    console: Console, source: str, *, coordinator: str, payload: Path | None, result: Path | None, url: str
+) -> int:
+    known = configs.require_address(coordinator) if coordinator else configs.load_file().coordinator
+    published: list[Check] = []
+    if _REQUEST_ID.fullmatch(source) and not Path(source).exists():
+        found, published = asked(lambda client: _fetched(client, source), url=url)
+    else:
+        found = _from_file(source)
+    receipt = found.receipt if isinstance(found, KeptAnswer) else found
+    inside = (found.payload.encode(), found.result.encode()) if isinstance(found, KeptAnswer) else (None, None)
+    checks = receipts.verify(
+        receipt,
+        payload=_read(payload) if payload is not None else inside[0],
+        result=_read(result) if result is not None else inside[1],
+        coordinator=known or None,
+    )
+    answer = _answer(receipt, [*checks, *published], coordinator_known=bool(known))
+    _print(console, answer, told_prompt=payload is not None or inside[0] is not None)
+    console.value(answer)
+    return 0 if answer.passed else EXIT_UNVERIFIED
+
+
+def refresh(console: Console, path: Path, *, url: str) -> None:
+    before = _from_file(str(path))
+    old = before.receipt if isinstance(before, KeptAnswer) else before
+    new = asked(lambda client: client.receipt(old.record.request_id), url=url)
+    if new.record != old.record or new.coordinator != old.coordinator:
+        raise FileRefused(
+            f"{path}: the coordinator now gives another record for {old.record.request_id}; the file stays as it is: "
+            "keep it, it proves the change"
+        )
+    after = msgspec.structs.replace(before, receipt=new) if isinstance(before, KeptAnswer) else new
+    if after != before:
+        configs.replace_private(path, msgspec.json.format(msgspec.json.encode(after), indent=1) + b"\n")
+    batch = new.batch.number if new.batch is not None else None
+    if batch is None:
+        console.warn("its batch is not confirmed yet; try again in some minutes")
+    else:
+        console.done(f"{path} has the proof of batch {batch}")
+    console.value(
+        answers.RefreshAnswer(path=str(path), request_id=new.record.request_id, changed=after != before, batch=batch)
+    )
+
+
+async def _fetched(client: Client, request_id: str) -> tuple[Receipt, list[Check]]:
+    receipt = await client.receipt(request_id)
+    of_request: Check = ("request", receipt.record.request_id == request_id, "the record is about this request")
+    return receipt, [of_request, *await client.published(receipt)]
+
+
+def _answer(receipt: Receipt, checks: list[Check], *, coordinator_known: bool) -> answers.VerifyAnswer:
+    return answers.VerifyAnswer(
+        passed=all(holds for _, holds, _ in checks),
+        request_id=receipt.record.request_id,
+        record_hash=receipt.record_hash,
+        coordinator=receipt.coordinator,
+        checks=tuple(answers.CheckAnswer(name=name, passed=holds, message=words) for name, holds, words in checks),
+        unproven=tuple(kept.unproven(receipt, coordinator_known=coordinator_known)),
+    )
+
+
+def _print(console: Console, answer: answers.VerifyAnswer, *, told_prompt: bool) -> None:
+    console.heading("receipt of")
+    console.plain(f"   {answer.request_id}")
+    for check in answer.checks:
+        words = check.message if check.passed else f"does NOT hold: {check.message}"
+        console.marked("✓" if check.passed else "✗", check.name, words, label_columns=CHECK_COLUMNS)
+    if not answer.passed:
+        console.cross("this receipt does not hold: something in it was changed, or it is not about this answer")
+        return
+    console.done("all that can be checked by arithmetic holds")
+    if not told_prompt:
+        console.warn("not compared with a prompt and an answer: `ask --save` keeps them together")
+    for each in answer.unproven:
+        console.warn(f"not proven: {each}")
+
+
+def _from_file(source: str) -> KeptAnswer | Receipt:
+    try:
+        return kept.read(_read(Path(source)) if source != "-" else sys.stdin.buffer.read(FILE_BYTES_MAX))
+    except Malformed as error:
+        raise FileRefused(
+            f"{source}: is no receipt ({error.message}); expected what `ask --save` or `receipt show --json` wrote"
+        ) from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(FILE_BYTES_MAX + 1)
+    except OSError as error:
+        raise FileRefused(f"{path}: cannot be read ({error.strerror}); give a file or a request's id") from error
+    if len(data) > FILE_BYTES_MAX:
+        raise FileRefused(f"{path}: more than {FILE_BYTES_MAX} bytes; that is no receipt")
+    return data
