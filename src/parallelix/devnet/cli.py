@@ -108,7 +108,7 @@ async def _up(console: Console, folder: Path, port: int, nodes: int) -> int:
     )
     network = Network(plan)
     _cancel_on_signals()
-    console.heading(f"ParalleliX devnet: a coordinator and {nodes} nodes on this machine")
+    console.heading(f"ParalleliX devnet: a coordinator and {_count(nodes)} on this machine")
     try:
         await _start(console, network)
         api_key = await asyncio.to_thread(_api_key, network)
@@ -222,6 +222,10 @@ async def _watch(console: Console, network: Network) -> None:
             )
         await asyncio.sleep(LOOK_SECONDS)
     raise ProcessError(f"the coordinator {_ending(coordinator)}:\n{coordinator.tail()}")
+
+
+def _count(nodes: int) -> str:
+    return "one node" if nodes == 1 else f"{nodes} nodes"
 
 
 def _ending(child: Child) -> str:
