@@ -155,7 +155,7 @@ StartNetwork = Callable[..., contextlib.AbstractAsyncContextManager[Network]]
 
 async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(20):
-        while not await holds():  # noqa: ASYNC110
+        while not await holds():
             await asyncio.sleep(0.02)
 
 
