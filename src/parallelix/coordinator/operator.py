@@ -171,6 +171,9 @@ class OperatorApp:
         mailbox = coordinator.mailbox(session.node_id)
         inbox = mailbox.take(slots, coordinator.clock())
         if inbox is None:
+            if coordinator.stopping:
+                # A poll that began to wait now would only be cut off.
+                raise errors.Unavailable("the coordinator is stopping", code="stopping", retry_after_seconds=1)
             await mailbox.wait(coordinator.settings.poll_seconds)
             self._check_standing(session.node_id)
             inbox = mailbox.take(slots, coordinator.clock())
