@@ -46,6 +46,22 @@ class Attempt:
         if state in FINAL_ATTEMPT_STATES:
             self.finished_at = now
 
+    @classmethod
+    def of(cls, row: AttemptRow) -> Attempt:
+        return cls(
+            attempt_id=row.attempt_id,
+            request_id=row.request_id,
+            number=row.number,
+            node_id=int(row.node_id),
+            model_digest=row.model_digest,
+            state=AttemptState(row.state),
+            reason=row.reason,
+            dispatched_at=row.dispatched_at,
+            started_at=row.started_at,
+            deadline_at=row.deadline_at,
+            finished_at=row.finished_at,
+        )
+
     def row(self) -> AttemptRow:
         return AttemptRow(
             attempt_id=self.attempt_id,
@@ -196,6 +212,22 @@ class ApiKey:
             return (1 - self.tokens) * 60 / self.requests_per_minute
         self.tokens -= 1
         return 0.0
+
+    @classmethod
+    def of(cls, row: KeyRow) -> ApiKey:
+        return cls(
+            key_id=row.key_id,
+            key_hash=row.key_hash,
+            account=row.account,
+            name=row.name,
+            requests_per_minute=row.requests_per_minute,
+            concurrency=row.concurrency,
+            budget_wei=int(row.budget_wei),
+            spent_wei=int(row.spent_wei),
+            created_at=row.created_at,
+            expires_at=row.expires_at,
+            revoked_at=row.revoked_at,
+        )
 
     def row(self) -> KeyRow:
         return KeyRow(

@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 from sortedcontainers import SortedList
 
+from parallelix.engine.rows import NodeRow
 from parallelix.engine.settings import EngineSettings
 from parallelix.protocol.messages import Manifest
 from parallelix.protocol.registry import Registration
@@ -109,6 +110,17 @@ class Node:
     @property
     def registered(self) -> bool:
         return self.registration is not None and self.registration.state == "active"
+
+    def row(self) -> NodeRow:
+        return NodeRow(
+            node_id=str(self.node_id),
+            session=self.session,
+            manifest=self.manifest_json,
+            public_key=self.public_key,
+            issued_at=self.issued_at,
+            attached_at=self.attached_at,
+            removed_until=self.removed_until,
+        )
 
 
 class Pool:

@@ -1,0 +1,115 @@
+"""What happens because time passed. A timer that comes when its matter is settled, or moved, does nothing."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from parallelix.engine import events
+from parallelix.engine.effects import Answer
+from parallelix.engine.lifecycle import AttemptState, RequestState
+from parallelix.engine.nodes import Nodes
+from parallelix.engine.settings import MINUTE_MS
+
+
+class Deadlines(Nodes):
+    def _tick(self, event: events.Tick) -> Answer:
+        while self._timers and self._timers[0][0] <= self._now:
+            _at, _count, kind, subject = heapq.heappop(self._timers)
+            self._due[kind](self, subject)
+        return None
+
+    def _queue_due(self, request_id: str) -> None:
+        request = self.requests.get(request_id)
+        if request is None or request.state is not RequestState.QUEUED:
+            return
+        due_at = request.waiting_since + request.queue_ms
+        if due_at > self._now:
+            self._set_timer(due_at, "queue", request_id)
+            return
+        self._finish(request, RequestState.EXPIRED, self._held_reason(request))
+
+    def _acknowledge_due(self, attempt_id: str) -> None:
+        attempt = self._attempts.get(attempt_id)
+        if attempt is not None and attempt.state is AttemptState.OFFERED:
+            self._withdraw(attempt, "not_acknowledged", partial=False)
+            self._end_attempt(self.requests[attempt.request_id], attempt, AttemptState.WITHDRAWN, "not_acknowledged")
+
+    def _deadline_due(self, attempt_id: str) -> None:
+        attempt = self._attempts.get(attempt_id)
+        if attempt is None or attempt.state is not AttemptState.RUNNING:
+            return
+        if attempt.deadline_at > self._now:
+            self._set_timer(attempt.deadline_at, "deadline", attempt_id)
+            return
+        self._withdraw(attempt, "node.deadline_exceeded", partial=False)
+        self._end_attempt(self.requests[attempt.request_id], attempt, AttemptState.MISSED, "node.deadline_exceeded")
+
+    def _cancel_due(self, attempt_id: str) -> None:
+        attempt = self._attempts.get(attempt_id)
+        if attempt is not None:
+            request = self.requests[attempt.request_id]
+            self._drop(request, attempt, request.reason)
+
+    def _orphan_due(self, request_id: str) -> None:
+        if request_id in self._orphans:
+            self._orphans.discard(request_id)
+            self._cancel(events.Cancel(request_id=request_id, charged=False, reason="client_lost"))
+
+    def _lifetime_due(self, request_id: str) -> None:
+        request = self.requests.get(request_id)
+        if request is None:
+            return
+        attempt = request.open_attempt
+        if attempt is not None:
+            self._withdraw(attempt, "lifetime_exceeded", partial=False)
+            self._close_attempt(attempt, AttemptState.CANCELLED, "lifetime_exceeded")
+        self._finish(request, RequestState.EXPIRED, "lifetime_exceeded")
+
+    def _offline_due(self, node_id: int) -> None:
+        node = self.pool.nodes[node_id]
+        if not node.online:
+            return
+        due_at = node.last_seen + self.settings.offline_ms
+        if due_at > self._now:
+            self._set_timer(due_at, "offline", node_id)
+            return
+        node.online = False
+        self.pool.refresh(node)
+        self._log("node.offline", node_id=str(node_id), last_seen=node.last_seen)
+        self._lose_attempts(node, "node_offline")
+        self._drain_penalised()
+
+    def _return_due(self, node_id: int) -> None:
+        node = self.pool.nodes[node_id]
+        if node.removed_until and node.removed_until <= self._now:
+            # It comes back as a new node: nothing known of it counts any more.
+            node.removed_until = 0
+            node.rejections.clear()
+            node.speeds = {}
+            self.pool.refresh(node)
+            self._rows.append(node.row())
+            self._log("node.readmitted", node_id=str(node_id))
+            self._drain(node)
+
+    def _batch_due(self, number: int) -> None:
+        if number == self.recorder.batches_closed:
+            self._close_batch()
+
+    def _uptime_due(self, _: None) -> None:
+        self._rows.extend(self.uptime.take_rows(self._now))
+        self._set_timer(self._now + MINUTE_MS, "uptime", None)
+
+    _due: ClassVar[dict[str, Callable[[Deadlines, Any], None]]] = {
+        "queue": _queue_due,
+        "acknowledge": _acknowledge_due,
+        "deadline": _deadline_due,
+        "cancel": _cancel_due,
+        "orphan": _orphan_due,
+        "lifetime": _lifetime_due,
+        "offline": _offline_due,
+        "return": _return_due,
+        "batch": _batch_due,
+        "uptime": _uptime_due,
+    }

@@ -1,0 +1,109 @@
+"""Nodes come and go: what the registry says of them, their sessions, their heartbeats."""
+
+from __future__ import annotations
+
+from parallelix.engine import effects, events
+from parallelix.engine.admission import overloaded
+from parallelix.engine.effects import Answer, Refused
+from parallelix.engine.lifecycle import AttemptState
+from parallelix.engine.pool import Node
+from parallelix.engine.steps import Steps
+from parallelix.protocol.registry import Registration
+
+
+class Nodes(Steps):
+    def _registry_changed(self, event: events.RegistryChanged) -> Answer:
+        for node_id in event.removed:
+            self.registrations.pop(node_id, None)
+        for registration in event.registrations:
+            self.registrations[int(registration.node_id)] = registration
+        for node_id in (*event.removed, *(int(each.node_id) for each in event.registrations)):
+            node = self.pool.find(node_id)
+            if node is not None:
+                node.registration = self.registrations.get(node_id)
+                self.pool.refresh(node)
+                self._effects.append(effects.StandingChanged(node_id=node_id))
+                self._drain(node)
+        self._drain_penalised()
+        return None
+
+    def _attached(self, event: events.Attached) -> Answer:
+        """The shell has checked the signature and that the key hashes to the registered one."""
+        standing = self.standing(event.node_id)
+        if standing is not None:
+            return standing
+        registration = self.registrations[event.node_id]
+        if event.manifest.hardware_tier < registration.hardware_tier:
+            return Refused(
+                code="tier_mismatch",
+                message=f"node {event.node_id} is registered for tier {registration.hardware_tier}, but this machine "
+                f"is tier {event.manifest.hardware_tier}; run it on the hardware it was registered for",
+            )
+        before = self.pool.find(event.node_id)
+        if before is None and len(self.pool.nodes) >= self.settings.nodes_max:
+            return overloaded(f"{len(self.pool.nodes)} nodes are attached, the most this coordinator serves")
+        if before is not None and event.manifest.issued_at <= before.issued_at:
+            return Refused(
+                code="stale_time",
+                message=f"manifest issued at {event.manifest.issued_at}, not after the last one ({before.issued_at})",
+            )
+        restarted = before is not None and before.manifest.run_id != event.manifest.run_id
+        node = self._new_session(event, before, registration)
+        if restarted:
+            # Another run of the daemon: whatever the last one was doing died with it.
+            self._lose_attempts(node, "node_restarted")
+        else:
+            self._offer_again(node)
+        self._drain(node)
+        return None
+
+    def _new_session(self, event: events.Attached, before: Node | None, registration: Registration) -> Node:
+        node = Node(
+            node_id=event.node_id,
+            session=event.session,
+            manifest=event.manifest,
+            manifest_json=event.manifest_json,
+            public_key=event.public_key,
+            issued_at=event.manifest.issued_at,
+            attached_at=self._now,
+            registration=registration,
+            last_seen=self._now,
+            online=True,
+        )
+        if before is not None:
+            node.removed_until, node.rejections = before.removed_until, before.rejections
+            node.reserved, node.speeds = before.reserved, before.speeds
+        self.pool.put(node)
+        self._rows.append(node.row())
+        if before is None or not before.online:
+            self._set_timer(self._now + self.settings.offline_ms, "offline", node.node_id)
+        return node
+
+    def _offer_again(self, node: Node) -> None:
+        """A new session of the same run: what it has not acknowledged is sealed to its new keys."""
+        for attempt_id in sorted(node.reserved):
+            attempt = self._attempts[attempt_id]
+            if attempt.state is AttemptState.OFFERED:
+                self._send_offer(self.requests[attempt.request_id], attempt, node)
+
+    def _lose_attempts(self, node: Node, reason: str) -> None:
+        for attempt_id in sorted(node.reserved):
+            attempt = self._attempts[attempt_id]
+            self._end_attempt(self.requests[attempt.request_id], attempt, AttemptState.LOST, reason)
+
+    def _heartbeat(self, event: events.Heartbeat) -> Answer:
+        standing = self.standing(event.node_id)
+        if standing is not None:
+            return standing
+        node = self.pool.nodes[event.node_id]
+        node.last_seen = self._now
+        if not node.online or node.paused != event.paused:
+            if not node.online:
+                self._set_timer(self._now + self.settings.offline_ms, "offline", node.node_id)
+            node.online, node.paused = True, event.paused
+            self.pool.refresh(node)
+            self._drain(node)
+            if event.paused:
+                self._drain_penalised()
+        slot, credited = self.uptime.credit(event.node_id, event.unix_ms)
+        return effects.SlotCredited(slot=slot, credited=credited)

@@ -1,0 +1,160 @@
+"""Everything that an engine remembers, what may be asked of it, and the few verbs that all its parts use.
+
+The engine is one object in layers, a file each: `state`, `admission`, `steps`, `nodes`, `deadlines`, `restoring`,
+`core`. A layer calls what lies below it and never what lies above, so each can be read knowing only those before it.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import msgspec
+
+from parallelix.engine import effects
+from parallelix.engine.catalogue import Catalogue
+from parallelix.engine.effects import Answer, Effect, Refused
+from parallelix.engine.entities import ApiKey, Attempt, Request
+from parallelix.engine.ledger import Ledger
+from parallelix.engine.pool import Pool
+from parallelix.engine.queue import Queue
+from parallelix.engine.recorder import Recorder
+from parallelix.engine.rows import Row
+from parallelix.engine.settings import EngineSettings
+from parallelix.engine.uptime import Uptime
+from parallelix.protocol.registry import Registration
+from parallelix.protocol.requests import Held
+
+RandomBytes: TypeAlias = Callable[[int], bytes]
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """What a step decided: rows to make durable, then effects to carry out, then the answer to give."""
+
+    rows: tuple[Row, ...]
+    effects: tuple[Effect, ...]
+    answer: Answer
+
+
+class State:
+    """One coordinator's whole state. Not thread-safe: one caller steps it, in order."""
+
+    def __init__(self, settings: EngineSettings, catalogue: Catalogue) -> None:
+        self.settings = settings
+        self.catalogue = catalogue
+        self.ledger = Ledger()
+        self.recorder = Recorder()
+        self.uptime = Uptime()
+        self.queue = Queue()
+        self.pool = Pool(settings, (digest for model in catalogue.models for digest in model.digests))
+        self.requests: dict[str, Request] = {}
+        self.keys: dict[str, ApiKey] = {}
+        self.registrations: dict[int, Registration] = {}
+        self.open_of_account: dict[str, int] = {}
+        self._attempts: dict[str, Attempt] = {}
+        self._unsettled: dict[int, Request] = {}
+        self._closed_at: dict[int, int] = {}
+        self._idempotent: OrderedDict[tuple[str, str], tuple[str, str, int]] = OrderedDict()
+        self._answers: OrderedDict[str, tuple[int, effects.ResultTaken]] = OrderedDict()
+        self._orphans: set[str] = set()
+        self._service_ms: dict[str, float] = {}
+        self._models_of_digest: dict[str, list[str]] = {}
+        for model in catalogue.models:
+            for digest in model.digests:
+                self._models_of_digest.setdefault(digest, []).append(model.name)
+        self._timers: list[tuple[int, int, str, Any]] = []
+        self._timer_count = 0
+        self._now = 0
+        self._random: RandomBytes = _no_random
+        self._rows: list[Row] = []
+        self._effects: list[Effect] = []
+
+    def next_due(self) -> int | None:
+        """When the next `Tick` has something to do; None while nothing waits for time."""
+        return self._timers[0][0] if self._timers else None
+
+    def held(self, request: Request) -> Held | None:
+        """Why a queued request waits."""
+        if request.request_id not in self.queue:
+            return None
+        position = self.queue.position(request.request_id)
+        slots, _ = self.pool.slots(request.need)
+        service_ms = self._service_ms.get(request.model)
+        estimate = None if not slots or service_ms is None else round((position + 1) * service_ms / slots / 1000, 1)
+        return Held(reason=self._held_reason(request), position=position, estimate_seconds=estimate)
+
+    def service_seconds(self, model: str) -> float | None:
+        service_ms = self._service_ms.get(model)
+        return None if service_ms is None else service_ms / 1000
+
+    def attempt(self, attempt_id: str) -> Attempt | None:
+        return self._attempts.get(attempt_id)
+
+    def orphaned(self, request_id: str) -> bool:
+        """Whether the request's client was lost in a restart and has not come back."""
+        return request_id in self._orphans
+
+    def settled(self, record_sequence: int) -> bool:
+        """Whether the charge of the record has posted."""
+        return 0 <= record_sequence <= self.recorder.confirmed_through
+
+    def standing(self, node_id: int) -> Refused | None:
+        """What the registry says against a node's calls; None when it may work."""
+        registration = self.registrations.get(node_id)
+        if registration is None or registration.state == "retired":
+            return Refused(
+                code="not_staked",
+                message=f"node {node_id} has no live stake; register it (registerNode), or start another node id",
+            )
+        if registration.state == "cooling":
+            return Refused(
+                code="in_cooldown",
+                message=f"node {node_id} is unstaking; its cooldown ends at Unix time {registration.cooldown_ends_at}",
+            )
+        return None
+
+    # For the layers above ---------------------------------------------------------------------------------------------
+
+    def _held_reason(self, request: Request) -> Any:
+        excluded = request.failed_nodes
+        if not self.pool.any_capable(request.need, excluded):
+            return "no_capable_node"
+        return "no_node_fast_enough" if self.pool.has_free_slot(request.need, excluded) else "no_free_slot"
+
+    def _post(self, transfer_id: str, debit: str, credit: str, amount_wei: int, request_id: str) -> None:
+        self.ledger.post(
+            transfer_id, debit=debit, credit=credit, amount_wei=amount_wei, request_id=request_id, at=self._now
+        )
+
+    def _progress(
+        self, request: Request, kind: Any, attempt: Attempt | None = None, *, state: str = "", reason: str = ""
+    ) -> None:
+        self._effects.append(
+            effects.RequestProgress(
+                request_id=request.request_id,
+                kind=kind,
+                attempt_id=attempt.attempt_id if attempt else "",
+                attempt_number=attempt.number if attempt else len(request.attempts),
+                state=state,
+                reason=reason,
+            )
+        )
+
+    def _log(self, name: str, **fields: Any) -> None:
+        self._effects.append(effects.LogEvent(name=name, fields=fields))
+
+    def _set_timer(self, at: int, kind: str, subject: Any) -> None:
+        self._timer_count += 1
+        heapq.heappush(self._timers, (at, self._timer_count, kind, subject))
+
+    def _take_step(self, answer: Answer) -> Step:
+        step = Step(rows=(*self._rows, *self.ledger.take_rows()), effects=tuple(self._effects), answer=answer)
+        self._rows.clear()
+        self._effects.clear()
+        return step
+
+
+def _no_random(count: int) -> bytes:
+    raise AssertionError("randomness is handed in with each step")
