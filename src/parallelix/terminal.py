@@ -75,15 +75,13 @@ class Console:
     def marked(self, symbol: str, label: str, value: str, *, label_columns: int) -> None:
         """`✓ label   value`; a long value goes on below itself."""
         indent = label_columns + 3
-        lines = wrapped(value, columns=self.columns - indent)
+        lines = wrapped(visible(value), columns=self.columns - indent)
         for index, line in enumerate(lines):
             lead = f"{_coloured(symbol, self._colour)} {label:<{label_columns}} " if index == 0 else " " * indent
-            self.plain(lead + line)
+            self._write(lead + line)
 
     def plain(self, text: str) -> None:
-        if not self.json:
-            self._end_live()
-            print(text, file=self._out, flush=True)
+        self._write(visible(text))
 
     def stream(self, text: str) -> None:
         """A piece of somebody else's text as it comes, without a line break of ours."""
@@ -95,7 +93,7 @@ class Console:
         """One line that is written over as things change; only on a terminal."""
         if self.interactive:
             self._live = text
-            shown = text[: self.columns - 3]
+            shown = visible(text)[: self.columns - 3]
             print(_CLEAR_LINE + _coloured("●", self._colour) + " " + shown, end="", file=self._out, flush=True)
 
     def clear_live(self) -> None:
@@ -159,14 +157,19 @@ class Console:
             self._print_error("·", text)
 
     def _print(self, symbol: str, text: str) -> None:
-        for index, line in enumerate(wrapped(text, columns=self.columns - len(symbol) - 1)):
+        for index, line in enumerate(wrapped(visible(text), columns=self.columns - len(symbol) - 1)):
             lead = _coloured(symbol, self._colour) if index == 0 else " " * len(symbol)
-            self.plain(f"{lead} {line}")
+            self._write(f"{lead} {line}")
+
+    def _write(self, line: str) -> None:
+        if not self.json:
+            self._end_live()
+            print(line, file=self._out, flush=True)
 
     def _print_error(self, symbol: str, text: str) -> None:
         """One line, which only a terminal sees broken."""
         columns = shutil.get_terminal_size().columns - 2 if self._err.isatty() else PIPE_COLUMNS
-        lines = "\n  ".join(wrapped(text, columns=columns))
+        lines = "\n  ".join(wrapped(visible(text), columns=columns))
         print(f"{_coloured(symbol, self._error_colour)} {lines}", file=self._err, flush=True)
 
     def _end_live(self) -> None:
@@ -176,7 +179,10 @@ class Console:
 
 
 def visible(text: str) -> str:
-    """Without what could move a terminal's cursor, colour it or turn its text around; tabs and line breaks stay."""
+    """Without what could move a terminal's cursor, colour it or turn its text around; tabs and line breaks stay.
+
+    What is shown may be a stranger's or a model's words, or a line of a log.
+    """
     return "".join("\ufffd" if _is_command(each) else each for each in text)
 
 

@@ -208,7 +208,7 @@ def logs(console: Console, *, count: int, follow: bool) -> None:
     if not follow and not log.exists():
         raise NodeError(f"{log}: no log yet; `parallelix-node start` writes it")
     for line in reader.follow(log, count=count) if follow else reader.tail(log, count=count):
-        console.plain(reader.printable(line))
+        console.plain(line)
         console.value(reader.parse_line(line))
 
 

@@ -24,9 +24,14 @@ SEEN_MAX = 4096
 """Work is delivered again only until it is acknowledged, at most ten seconds: 400 attempts a second fit."""
 RETURNING_MAX = messages.SLOTS_MAX
 """Results waiting for a coordinator that takes none. Beyond that no new work is begun: each can hold 32 MiB."""
+OPEN_MAX = RETURNING_MAX + 2 * messages.SLOTS_MAX
+"""Attempts that compute, return or are being declined. Work beyond it can only come from a coordinator at fault, and is
+left alone: what nobody acknowledges goes elsewhere in ten seconds."""
 RETURN_SECONDS = 60.0
 """After the last unit is done: long enough for a coordinator's restart, shorter than an operator's patience."""
 REFUSED_PAUSE_SECONDS = 1.0
+NOTHING_NEW_PAUSE_SECONDS = 0.1
+"""From a poll that brought no news to the next: a coordinator that answers at once must not keep a node busy."""
 HURRY_SECONDS = 3.0
 """For one try to tell the coordinator, and a runtime's moment to stop."""
 
@@ -117,6 +122,7 @@ class Desk:
 
     async def _ask(self, slots: Callable[[], int]) -> None:
         link, session = self._place.link, self._place.session
+        asked_at = self._loop.time()
         try:
             inbox = await session.until_answered(lambda: link.inbox(slots(), poll_seconds=session.facts.poll_seconds))
         except NotBacked:
@@ -125,16 +131,18 @@ class Desk:
             self._reporter.tell("inbox.refused", level="warning", reason=str(error))
             await asyncio.sleep(Backoff().next_seconds(REFUSED_PAUSE_SECONDS))
         else:
-            self._take_in(inbox)
+            if not self._take_in(inbox):
+                await asyncio.sleep(asked_at + NOTHING_NEW_PAUSE_SECONDS - self._loop.time())
 
-    def _take_in(self, inbox: messages.Inbox) -> None:
+    def _take_in(self, inbox: messages.Inbox) -> bool:
+        """Whether there was any news in it."""
         for cancellation in inbox.cancellations:
             self._cancel(cancellation)
         for rejection in inbox.rejections:
             unit = short(rejection.unit_id[:80])
             self._reporter.tell("rejected", subject=unit, level="warning", reason=rejection.reason[:300])
-        for work in inbox.work:
-            self._take(work)
+        taken = [self._take(work) for work in inbox.work]
+        return any(taken)
 
     def _cancel(self, cancellation: messages.Cancellation) -> None:
         attempt = self._attempts.get(cancellation.attempt_id)
@@ -143,12 +151,13 @@ class Desk:
             self._reporter.tell("cancelling", subject=unit, reason=cancellation.reason[:300])
             attempt.stop(Stop.PARTIAL if cancellation.partial else Stop.CLOSED)
 
-    def _take(self, work: messages.Work) -> None:
+    def _take(self, work: messages.Work) -> bool:
+        """Whether it was not known before."""
         if not ids.is_attempt_id(work.attempt_id) or not ids.is_unit_id(work.unit_id):
             self._reporter.tell("work.refused", level="warning", reason="its ids are in no known form")
-            return
-        if work.attempt_id in self._seen:
-            return
+            return False
+        if work.attempt_id in self._seen or len(self._attempts) >= OPEN_MAX:
+            return False
         self._seen[work.attempt_id] = None
         if len(self._seen) > SEEN_MAX:
             self._seen.popitem(last=False)
@@ -156,6 +165,12 @@ class Desk:
         attempt = Attempt(work, place=self._place, on_slot_free=self._free_slot)
         self._attempts[work.attempt_id] = attempt
         if refusal is None:
+            self._reporter.tell(
+                "taken",
+                subject=short(work.unit_id),
+                model=work.model[:128],
+                deadline_seconds=work.deadline_seconds,
+            )
             self._taken += 1
             self._nothing_runs.clear()
             self._life.working(self._taken)
@@ -164,6 +179,7 @@ class Desk:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         self._open_gates()
+        return True
 
     def _why_not(self) -> tuple[messages.FailureCode, str] | None:
         if self.draining:

@@ -15,8 +15,6 @@ from parallelix.protocol import messages, signing
 from parallelix.protocol.encoding import from_hex
 from parallelix.protocol.errors import ProtocolError
 
-SHORTEST_PERIOD_SECONDS = 0.01
-"""A coordinator that names less would have its nodes do nothing else."""
 _SPREAD = 2654435761
 """Knuth's multiplicative hash: neighbouring node ids beat at different times."""
 
@@ -74,7 +72,7 @@ class Heart:
     def _seconds_to_next(self) -> float:
         """To a moment in the middle half of the next slot that is this node's own: the nodes' beats spread out, and a
         late one still falls into its slot."""
-        period = max(SHORTEST_PERIOD_SECONDS, self._session.facts.heartbeat_seconds)
+        period = self._session.facts.heartbeat_seconds
         phase = period * (0.25 + 0.5 * (self._node_id * _SPREAD % 2**32) / 2**32)
         return period - (self._link.clock.now_ms() / 1000 - phase) % period
 

@@ -261,7 +261,7 @@ class Link:
 
     def _correct_clock(self, headers: Mapping[str, str]) -> None:
         said = headers.get(messages.HEADER_TIME, "")
-        if said.isdecimal() and len(said) < 16:
+        if _is_number(said):
             self.clock.correct(int(said))
 
     def _learn(self, server_time_ms: int, started: float) -> None:
@@ -280,7 +280,7 @@ def _refused(status: int, said: messages.ErrorBody, headers: Mapping[str, str]) 
         case 409, "stream_offset":
             differs = OffsetDiffers(status, code, message)
             said_offset = headers.get(messages.HEADER_OFFSET, "")
-            differs.offset_bytes = int(said_offset) if said_offset.isdecimal() and len(said_offset) < 16 else -1
+            differs.offset_bytes = int(said_offset) if _is_number(said_offset) else -1
             return differs
         case 410, _:
             return AttemptClosed(status, code, message)
@@ -308,14 +308,19 @@ def _decode(answer: bytes, kind: type[T]) -> T:
         raise Unavailable(f"an answer was not understood: {error.message}") from error
 
 
+def _is_number(text: str) -> bool:
+    """Whether it is a decimal number that every reader of JSON could hold."""
+    return text.isascii() and text.isdecimal() and len(text) < 16
+
+
 def _retry_after_seconds(headers: Mapping[str, str]) -> float:
     """RFC 9110, section 10.2.3: seconds, or a date."""
     said = headers.get("Retry-After", "").strip()
-    if said.isdecimal() and len(said) < 10:
+    if _is_number(said):
         return float(said)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(said).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0
 
 

@@ -24,7 +24,6 @@ FOLLOW_SECONDS = 0.25
 
 _PAIR = re.compile(r'([A-Za-z_][A-Za-z0-9_.]*)=("(?:[^"\\]|\\.)*"|[^\s]*)')
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def tail(log: Path, *, count: int, end_bytes: int | None = None) -> list[str]:
@@ -63,11 +62,6 @@ def parse_line(line: str) -> LogLine:
     return LogLine(
         time=stamp, event=event, subject=subject, fields={name: _unquote(value) for name, value in _PAIR.findall(rest)}
     )
-
-
-def printable(line: str) -> str:
-    """Nothing in a log may steer the terminal that shows it."""
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", line)
 
 
 class _Follower:

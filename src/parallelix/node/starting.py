@@ -120,7 +120,7 @@ async def require_runtime(runtime: Runtime, allowed: Sequence[str]) -> list[Mode
     """The models to be served. Raises `RuntimeNotReady` or `ModelNotPresent`."""
     for check in await verify.check_runtime(runtime):
         if not check.passed and not check.warning:
-            raise RuntimeNotReady(f"{check.name}: {check.message}")
+            raise RuntimeNotReady(check.message)
     check = await verify.check_models(runtime, allowed)
     if not check.passed:
         raise ModelNotPresent(check.message)

@@ -190,7 +190,7 @@ def _answers(address: str, port: int) -> bool:
 def _check_clock(date: str, local_seconds: float) -> list[Check]:
     try:
         offset = local_seconds - parsedate_to_datetime(date).timestamp()
-    except (TypeError, ValueError):
+    except (ValueError, OverflowError):
         return []
     # A Date is cut to whole seconds.
     rounded = math.floor(offset)

@@ -104,17 +104,21 @@ class Attach(msgspec.Struct, frozen=True, kw_only=True):
     signature: Annotated[str, whole("0x[0-9a-f]{130}")]
 
 
+Period: TypeAlias = Annotated[float, Meta(ge=0.1, le=3600)]
+"""Seconds between calls that a coordinator may ask for: a node that does nothing else, or falls silent, is no node."""
+
+
 class Attached(msgspec.Struct, frozen=True, kw_only=True):
     """Session facts. `coordinator` is the address that countersigns heartbeats and signs receipts."""
 
-    session: str
-    chain_id: int
-    coordinator: str
-    server_time: int
-    heartbeat_seconds: float
-    poll_seconds: float
-    acknowledge_seconds: float
-    offline_seconds: float
+    session: ShortText
+    chain_id: Count
+    coordinator: ShortText
+    server_time: Count
+    heartbeat_seconds: Period
+    poll_seconds: Period
+    acknowledge_seconds: Period
+    offline_seconds: Period
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,13 +132,13 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
 class UptimeReceipt(msgspec.Struct, frozen=True, kw_only=True):
     """`signature` is the coordinator's over `signing.receipt_text`; the operator keeps it."""
 
-    node_id: str
-    session: str
-    unix_ms: int
-    slot: int
+    node_id: NodeText
+    session: ShortText
+    unix_ms: Count
+    slot: Count
     credited: bool
-    server_time: int
-    signature: str
+    server_time: Count
+    signature: Annotated[str, Meta(max_length=256)]
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):
@@ -172,7 +176,7 @@ class Inbox(msgspec.Struct, frozen=True, kw_only=True):
     work: tuple[Work, ...] = ()
     cancellations: tuple[Cancellation, ...] = ()
     rejections: tuple[Rejection, ...] = ()
-    server_time: int
+    server_time: Count
 
 
 class Acknowledge(msgspec.Struct, frozen=True, kw_only=True):

@@ -282,11 +282,13 @@ def test_a_real_ollama_is_probed_listed_verified_and_served_from(
 
 
 def test_a_model_file_is_served_without_ollama(made: Home, operate: Operate) -> None:
-    with network(made, ollama_url="http://127.0.0.1:9") as (coordinator, _ollama):
-        with started(made, "--gguf", str(DEMONSTRATION_MODEL)) as process:
-            until(process, lambda line: "daemon up" in line)
-            process.send_signal(signal.SIGTERM)
-            process.communicate()
+    with (
+        network(made, ollama_url="http://127.0.0.1:9") as (coordinator, _ollama),
+        started(made, "--gguf", str(DEMONSTRATION_MODEL)) as process,
+    ):
+        until(process, lambda line: "daemon up" in line)
+        process.send_signal(signal.SIGTERM)
+        process.communicate()
     manifest = manifest_of(coordinator)
     assert manifest["runtimes"][0]["name"] == "llama_cpp"
     assert manifest["models"][0]["digest"] == hashlib.sha256(DEMONSTRATION_MODEL.read_bytes()).hexdigest()

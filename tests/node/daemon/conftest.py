@@ -14,7 +14,7 @@ from scripted_coordinator import ScriptedCoordinator
 from scripted_runtime import ScriptedRuntime
 
 from parallelix.node import keys
-from parallelix.node.daemon import DaemonEvent, run_daemon
+from parallelix.node.daemon import run_daemon
 from parallelix.node.home import Home
 from parallelix.node.logging import open_log
 from parallelix.node.runtimes import base
@@ -63,16 +63,15 @@ def start_daemon(
         *, attached: bool = True, runtime: base.Runtime = runtime, **changes: object
     ) -> AsyncGenerator[RunningDaemon]:
         open_log(Home(home))
-        events: list[DaemonEvent] = []
-        task = asyncio.create_task(
+        daemon = RunningDaemon(home=home)
+        task = daemon.task = asyncio.create_task(
             run_daemon(
                 settings_for(coordinator, home, **changes),
                 keys=node_keys,
                 runtime=runtime,
-                on_event=events.append,
+                on_event=daemon.hear,
             )
         )
-        daemon = RunningDaemon(task=task, home=home, events=events)
         try:
             if attached:
                 await coordinator.attached()

@@ -35,9 +35,17 @@ def settings_for(coordinator: ScriptedCoordinator, home: Path, **changes: object
 
 @dataclass(kw_only=True)
 class RunningDaemon:
-    task: asyncio.Task[DaemonExit]
     home: Path
     events: list[DaemonEvent] = field(default_factory=list[DaemonEvent])
+    listener_error: Exception | None = None
+    """What telling of an event raises from now on."""
+
+    task: asyncio.Task[DaemonExit] = field(init=False)
+
+    def hear(self, event: DaemonEvent) -> None:
+        if self.listener_error is not None:
+            raise self.listener_error
+        self.events.append(event)
 
     def named(self, name: str) -> list[DaemonEvent]:
         return [event for event in self.events if event.name == name]
@@ -48,7 +56,7 @@ class RunningDaemon:
 
     async def until_told(self, name: str) -> DaemonEvent:
         async with asyncio.timeout(30):
-            while not self.named(name):  # noqa: ASYNC110
+            while not self.named(name):
                 await asyncio.sleep(0.01)
         return self.named(name)[0]
 

@@ -2,7 +2,8 @@
 proof, and misbehaves as it is told.
 
 It shares with the node only `parallelix.protocol`. Its clock can be off by hours; it can answer 503, cut connections
-before or after it has done its part, and restart: then sessions and clients are gone, and attempts are kept.
+before or after it has done its part, answer anything else at all, and restart: then sessions and clients are gone, and
+attempts are kept.
 """
 
 from __future__ import annotations
@@ -67,6 +68,15 @@ class Fault:
     times: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Lie:
+    """An answer that no coordinator gives."""
+
+    body: bytes
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict[str, str])
+
+
 class ScriptedCoordinator:
     def __init__(self, *, node_id: int, skew_ms: int = 0, heartbeat_seconds: float = 0.2, poll_seconds: float = 1.0):
         self.node_id = node_id
@@ -91,6 +101,8 @@ class ScriptedCoordinator:
         self._queue: deque[messages.Work] = deque()
         self._cancellations: deque[messages.Cancellation] = deque()
         self._rejections: deque[messages.Rejection] = deque()
+        self.lies: dict[str, deque[Lie]] = defaultdict(deque)
+        """What the next calls are answered with instead, by name."""
         self._faults: dict[str, deque[Fault]] = defaultdict(deque)
         self._last_times: dict[str, int] = {}
         self._last_issued = 0
@@ -142,6 +154,9 @@ class ScriptedCoordinator:
 
     def fail(self, call: str, kind: str, times: int = 1) -> None:
         self._faults[call].append(Fault(kind=kind, times=times))
+
+    def forget_faults(self) -> None:
+        self._faults.clear()
 
     # What a test does
 
@@ -236,6 +251,9 @@ class ScriptedCoordinator:
     def _wrapped(self, call: str, handler: Handler) -> Handler:
         async def handle(request: web.Request) -> Answer:
             self.calls.append(call)
+            if self.lies[call]:
+                lie = self.lies[call].popleft()
+                return web.Response(status=lie.status, body=lie.body, headers=lie.headers)
             fault = self._next_fault(call)
             if fault == "cut":
                 return self._cut(request)

@@ -335,7 +335,7 @@ async def test_an_answer_that_is_nobodys_is_not_believed(
         await coordinator.stop()
         server = await asyncio.start_server(portal, "127.0.0.1", port)
         async with asyncio.timeout(30):
-            while connections < 6:  # noqa: ASYNC110
+            while connections < 6:
                 await asyncio.sleep(0.05)
         server.close()
         await server.wait_closed()

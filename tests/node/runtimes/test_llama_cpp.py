@@ -48,7 +48,7 @@ async def answer(runtime: LlamaCpp, work: Generation) -> list[TokenEntry | Finis
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while not await condition():  # noqa: ASYNC110 - what is waited for happens in another process
+        while not await condition():
             await asyncio.sleep(POLL_SECONDS)
 
 
