@@ -95,3 +95,10 @@ def test_a_command_that_opens_and_closes_the_store_takes_nothing_from_its_leader
         assert {row.account for row in beside.load(now=0).balances} == {"before", "after"}
     with closing(Store.open(url)) as fresh:
         assert {row.account for row in fresh.load(now=0).balances} == {"before", "after"}
+
+
+def test_a_command_can_tell_whether_anybody_will_apply_it(url: str) -> None:
+    with closing(Store.open(url)) as command:
+        assert not command.is_led()
+        with another_process_leads(url):
+            assert command.is_led()

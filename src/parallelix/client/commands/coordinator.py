@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from parallelix.coordinator.store.store import Store
     from parallelix.terminal import Console
 
-APPLY_SECONDS_MAX = 5.0
-"""A running coordinator looks five times a second."""
+SILENT_SECONDS = 2.0
+"""A running coordinator looks five times a second. After this long it is asked whether there is one."""
+APPLY_SECONDS_MAX = 30.0
+"""For one that is very busy."""
 LOOK_SECONDS = 0.05
 NAME_CHARACTERS_MAX = 128
 LIMIT_MAX = 1_000_000
@@ -239,16 +241,20 @@ def _leave(store: Store, kind: Literal["grant", "key", "revoke"], body: msgspec.
 
     row = command_row(kind, body, now=_now())
     store.insert_command(row)
-    until = time.monotonic() + APPLY_SECONDS_MAX
-    while time.monotonic() < until:
+    begun = time.monotonic()
+    wait_seconds = SILENT_SECONDS
+    while True:
         found = store.command(row.command_id)
         if found is not None and found.applied_at:
             answer = decode_json(found.answer, CommandAnswer)
             if not answer.ok:
                 raise CoordinatorRefused(answer.message)
             return True
+        if time.monotonic() - begun > wait_seconds:
+            if wait_seconds == APPLY_SECONDS_MAX or not store.is_led():
+                return False
+            wait_seconds = APPLY_SECONDS_MAX
         time.sleep(LOOK_SECONDS)
-    return False
 
 
 def _settings(folder: Path | None, given: dict[str, Any], *, must_exist: bool) -> CoordinatorSettings:

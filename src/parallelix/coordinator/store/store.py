@@ -10,7 +10,7 @@ from typing import Self
 
 from parallelix.coordinator.store import queries
 from parallelix.coordinator.store.backend import Backend, DriverConnection, Reading, backend_of
-from parallelix.coordinator.store.errors import LeaseLost, StoreFailed, StoreUnreachable
+from parallelix.coordinator.store.errors import LeaseLost, StoreBusy, StoreFailed, StoreUnreachable
 from parallelix.coordinator.store.loading import read_snapshot
 from parallelix.coordinator.store.migrate import is_current, upgrade
 from parallelix.coordinator.store.rows import CommandRow, LeaderRow
@@ -109,6 +109,14 @@ class Store:
     def command(self, command_id: str) -> CommandRow | None:
         """What became of a command."""
         return self._reading.row(CommandRow, queries.COMMAND, command_id=command_id)
+
+    def is_led(self) -> bool:
+        """Whether a coordinator leads the store now, this one or another. Takes the lead for an instant to find out."""
+        try:
+            self.backend.lead(self._connection, "a look")()
+        except StoreBusy:
+            return True
+        return False
 
     def close(self) -> None:
         """Gives up the lead."""

@@ -1,0 +1,3 @@
+from parallelix.client.cli import main
+
+main()
