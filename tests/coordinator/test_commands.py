@@ -152,7 +152,7 @@ async def test_a_key_is_in_the_store_by_its_hash_only(scene: Scene, tmp_path: Pa
     new = commands.new_key()
     async with scene.coordinator():
         await scene.answered(scene.leave("key", key_command(new)))
-        stored = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    stored = b"".join(path.read_bytes() for path in tmp_path.iterdir())
     assert new.key_hash.encode() in stored
     assert new.secret.encode() not in stored
     assert new.secret not in repr(new)
