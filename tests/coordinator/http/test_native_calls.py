@@ -73,12 +73,10 @@ async def test_a_follower_continues_where_it_was(start_network: StartNetwork, ru
     async with start_network(runtime) as network, network.customer() as client:
         request_id = await create(client, messages=[{"role": "user", "content": "wait here"}])
         async with client.stream("GET", f"/v1/requests/{request_id}/events?detached=true") as response:
-            async for event in events_of(response):
-                if event.name == "delta":
-                    break
+            first = await anext(event async for event in events_of(response) if event.name == "delta")
         runtime.gate.set()
-        events = await follow(client, request_id, **{"last-event-id": event.id})
-    assert event.id == "1.4"
+        events = await follow(client, request_id, **{"last-event-id": first.id})
+    assert first.id == "1.4"
     assert [(each.name, each.data.get("text"), each.data.get("offset")) for each in events if each.name == "delta"] == [
         ("delta", " here", 4)
     ]
@@ -213,23 +211,23 @@ async def test_an_id_that_is_none_is_not_found(client: httpx.AsyncClient, name: 
     assert response.status_code == 404
 
 
-@pytest.mark.parametrize(
-    ("fields", "code"),
-    [
-        ({"workload_class": "render"}, "unknown_workload_class"),
-        ({"model": "nobody-has-this"}, "unknown_model"),
-        ({"prompt": "and a prompt"}, "invalid_request"),
-        ({"messages": None}, "invalid_request"),
-        ({"messages": []}, "invalid_request"),
-        ({"messages": [{"role": "user", "content": "x", "colour": "red"}]}, "malformed"),
-        ({"colour": "red"}, "malformed"),
-        ({"hardware_tier": 5}, "malformed"),
-        ({"deadline_seconds": 0}, "malformed"),
-        ({"requester_public_key": "no key"}, "malformed"),
-        ({"tools": [{}]}, "malformed"),
-        ({"credit_account": "somebody"}, "wrong_credit_account"),
-    ],
-)
+UNADMITTED: list[tuple[dict[str, Any], str]] = [
+    ({"workload_class": "render"}, "unknown_workload_class"),
+    ({"model": "nobody-has-this"}, "unknown_model"),
+    ({"prompt": "and a prompt"}, "invalid_request"),
+    ({"messages": None}, "invalid_request"),
+    ({"messages": []}, "invalid_request"),
+    ({"messages": [{"role": "user", "content": "x", "colour": "red"}]}, "malformed"),
+    ({"colour": "red"}, "malformed"),
+    ({"hardware_tier": 5}, "malformed"),
+    ({"deadline_seconds": 0}, "malformed"),
+    ({"requester_public_key": "no key"}, "malformed"),
+    ({"tools": [{}]}, "malformed"),
+    ({"credit_account": "somebody"}, "wrong_credit_account"),
+]
+
+
+@pytest.mark.parametrize(("fields", "code"), UNADMITTED)
 async def test_a_request_that_cannot_be_admitted_leaves_no_trace(
     client: httpx.AsyncClient, fields: dict[str, Any], code: str
 ) -> None:

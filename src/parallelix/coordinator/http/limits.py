@@ -30,7 +30,6 @@ IDEMPOTENCY_KEY_CHARACTERS_MAX = 255
 
 _PLACE = re.compile(r" - at `\$\.?(.*?)`$")
 _IDEMPOTENCY_KEY = re.compile(rf"[\x21-\x7e]{{1,{IDEMPOTENCY_KEY_CHARACTERS_MAX}}}")
-_CLOSE = {"connection": "close"}
 _ONLY_ONCE = {b"authorization", b"content-type", b"content-encoding", b"idempotency-key", b"last-event-id"}
 
 
@@ -65,8 +64,7 @@ async def read_json_body(headers: Mapping[bytes, bytes], receive: Receive, room:
             return await _receive_all(receive, room)
     except TimeoutError as error:
         raise ReceiveTimeout(
-            f"body: not complete after {BODY_SECONDS_MAX:.0f} seconds; send it faster or make it smaller",
-            headers=_CLOSE,
+            f"body: not complete after {BODY_SECONDS_MAX:.0f} seconds; send it faster or make it smaller"
         ) from error
 
 
@@ -95,9 +93,7 @@ async def _receive_part(receive: Receive) -> Any:
 
 
 def _too_large(found: str) -> BodyTooLarge:
-    return BodyTooLarge(
-        f"body: {found} bytes; the most is {REQUEST_BODY_BYTES_MAX}; shorten the prompt", headers=_CLOSE
-    )
+    return BodyTooLarge(f"body: {found} bytes; the most is {REQUEST_BODY_BYTES_MAX}; shorten the prompt")
 
 
 def _require_plain_json(headers: Mapping[bytes, bytes]) -> None:

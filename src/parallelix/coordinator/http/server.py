@@ -33,6 +33,8 @@ HEAD_BYTES_MAX = 32 * 1024
 """Sixteen times the head of a signed operator call."""
 REST_SECONDS_MAX = 15.0
 """How long the rest of a body that nobody waits for may still come in, so that the caller can read the refusal."""
+REST_BYTES_MAX = 8 * 1024 * 1024
+"""And how much of it: closing at once would take the refusal from a caller that has not read it yet."""
 WRITE_STALL_SECONDS_MAX = 60.0
 """A reader that takes not one byte of a full buffer for a minute is gone, or holds the answer's memory on purpose."""
 KEEP_ALIVE_SECONDS = 75
@@ -91,6 +93,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0
+        self._rest_bytes = 0
         self._in_head = False
         self._in_body = False
         self._hears = True
@@ -120,6 +123,8 @@ class BoundedProtocol(HttpToolsProtocol):
         # Where a body ends and a head begins in one read, that head's first part goes uncounted.
         if not self._in_body:
             self._head_bytes += len(data)
+        elif self._answering() is None and self._outstayed(len(data)):
+            return
         super().data_received(data)
         if self._in_body or not (self._in_head or self._head_bytes) or self.transport.is_closing():
             return
@@ -154,7 +159,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._in_body = False
-        self._head_bytes = 0
+        self._head_bytes = self._rest_bytes = 0
         self._drop_timer()
         super().on_message_complete()
 
@@ -196,6 +201,13 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_timer = None
         if not self.transport.is_closing():
             self._refuse(408, "request_timeout", _LATE)
+
+    def _outstayed(self, count: int) -> bool:
+        """Whether more came of a body that nobody waits for than is worth reading."""
+        self._rest_bytes += count
+        if self._rest_bytes > REST_BYTES_MAX:
+            self.transport.close()
+        return self.transport.is_closing()
 
     def _watch_for_stall(self, unread_bytes: int) -> None:
         self._stall_timer = self.loop.call_later(WRITE_STALL_SECONDS_MAX, self._has_stalled, unread_bytes)
