@@ -8,36 +8,34 @@ compared is measured in turns, three rounds of it, and the median is given with 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
+import gc
 import json
 import os
 import shlex
 import sys
 import tempfile
-from collections import defaultdict
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import uvloop
 
-from bench import litellm_proxy, openai_backend
-from bench.instant_runtime import DIGEST, MODEL, TOKENS_DEFAULT, answer_text
+from bench import floor, litellm_proxy, matches, openai_backend
+from bench.burning_coordinator import BURN_MS
+from bench.figures import Figures, results_of, table
+from bench.fleet import Fleet, FleetError
+from bench.instant_runtime import TOKENS_DEFAULT
 from bench.load import Drive, Target, chat_body, drive
-from bench.node import Pace, bench_node, prompt
-from bench.stopwatch import SampleReader, median, percentile
-from parallelix.devnet.network import Network, Plan, catalogue_entry, running
+from bench.node import Pace, prompt
+from bench.site import AT_ONCE, NODES, Cores, Site, cores, site
+from bench.stopwatch import cpu_seconds, median, percentile, resident_mib
 from parallelix.devnet.processes import ProcessError
-from parallelix.devnet.report import Report
+from parallelix.devnet.report import Report, machine
 
-NODES = 2
 IN_FLIGHT = 32
 STREAMS = 256
-AT_ONCE = Pace()
 PACED = Pace(before_ms=400)
 """With it 32 requests are open at once and none waits for the core that nodes and load share."""
 PACED_STREAM = Pace(between_ms=5)
@@ -58,109 +56,30 @@ class Scale:
     stream_alone: int = 40
     streams: int = 512
     litellm: int = 600
+    litellm_alone: int = 100
+    heartbeats: int = 10_000
+    fleets: tuple[int, ...] = (1_000, 10_000)
+    pools: tuple[int, ...] = (100, 10_000, 100_000)
 
 
 FULL = Scale()
-QUICK = Scale(rounds=1, warm_up=40, alone=50, crowd=200, paced=64, stream_alone=10, streams=0, litellm=200)
-
-
-@dataclass(slots=True)
-class Figures:
-    """Each figure's value in each round, and everything that went wrong."""
-
-    series: dict[str, list[float]] = field(default_factory=lambda: defaultdict[str, list[float]](list))
-    faults: list[str] = field(default_factory=list[str])
-
-    def add(self, name: str, value: float) -> None:
-        self.series[name].append(value)
-
-    def value(self, name: str) -> float | None:
-        """The median of the rounds."""
-        return round(median(self.series[name]), 4) if self.series.get(name) else None
-
-    def spread(self) -> dict[str, list[float]]:
-        return {name: [round(min(values), 4), round(max(values), 4)] for name, values in self.series.items()}
-
-    def take_over(self, what: str, done: Drive, wanted: int) -> None:
-        if done.completed != wanted:
-            first = done.errors[0] if done.errors else "no error was reported"
-            self.faults.append(f"{what}: {done.completed} of {wanted} completed; {first}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cores:
-    """`server` for whatever is measured, `rest` for all else. Both empty where there are not two."""
-
-    server: frozenset[int]
-    rest: frozenset[int]
-
-
-def cores() -> Cores:
-    usable = sorted(os.sched_getaffinity(0))
-    if len(usable) < 2:
-        return Cores(server=frozenset(), rest=frozenset())
-    return Cores(server=frozenset(usable[:1]), rest=frozenset(usable[1:2]))
+QUICK = Scale(
+    rounds=1,
+    warm_up=40,
+    alone=50,
+    crowd=200,
+    paced=64,
+    stream_alone=10,
+    streams=0,
+    litellm=200,
+    litellm_alone=20,
+    fleets=(100,),
+    pools=(100, 10_000),
+)
 
 
 def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-# The network ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Site:
-    """A network under measurement."""
-
-    network: Network
-    key: str
-    samples: SampleReader
-
-    @property
-    def pid(self) -> int:
-        assert self.network.coordinator is not None
-        return self.network.coordinator.pid
-
-    def target(self, pace: Pace = AT_ONCE, *, stream: bool = False, queue_seconds: float = 0) -> Target:
-        body = chat_body(MODEL, prompt(pace), max_tokens=TOKENS_DEFAULT, stream=stream, queue_seconds=queue_seconds)
-        url = f"{self.network.url}/v1/chat/completions"
-        return Target(url=url, key=self.key, body=body, text=answer_text(), streams=stream)
-
-
-@asynccontextmanager
-async def site(
-    folder: Path, on: Cores, *, nodes: int = NODES, tamper: bool = False, coordinator: str = "parallelix.coordinator"
-) -> AsyncGenerator[Site]:
-    """A coordinator with default settings and nodes, all online."""
-
-    def samples(number: int) -> Path:
-        return folder / f"node{number}.samples"
-
-    plan = Plan(
-        folder=folder,
-        catalogue=catalogue_entry(MODEL, DIGEST, context_tokens=8192),
-        node_command=bench_node(samples, tamper=tamper),
-        node_count=nodes,
-        settings={},
-        coordinator_command=(sys.executable, "-m", coordinator),
-        coordinator_cpus=on.server,
-        node_cpus=on.rest,
-    )
-    async with running(plan) as network:
-        key = network.new_key(account="bench", credits_wei=10**24)
-        await _applied(network, key)
-        yield Site(network=network, key=key, samples=SampleReader([samples(seat) for seat in network.seats]))
-
-
-async def _applied(network: Network, key: str) -> None:
-    """Waits until the coordinator knows the key."""
-    async with httpx.AsyncClient(base_url=network.url, trust_env=False, verify=False, timeout=10) as http:
-        for _ in range(100):
-            if (await http.get("/v1/account", headers={"authorization": f"Bearer {key}"})).status_code == 200:
-                return
-            await asyncio.sleep(0.1)
-    raise ProcessError("the coordinator did not take up an API key within ten seconds")
 
 
 # What is measured in turns --------------------------------------------------------------------------------------------
@@ -257,35 +176,102 @@ def proxy_target(proxy: litellm_proxy.Proxy, model: str = litellm_proxy.MODEL) -
 
 
 async def measure_proxy(proxy: litellm_proxy.Proxy, scale: Scale, figures: Figures) -> None:
-    done = await drive(proxy_target(proxy), requests=scale.litellm, in_flight=IN_FLIGHT, watched_pid=proxy.pid)
-    figures.take_over("LiteLLM", done, scale.litellm)
-    figures.add("litellm_cpu_ms_per_request", done.cpu_ms_per_request)
-    figures.add("litellm_requests_per_core_second", done.requests_per_core_second)
-    figures.add("litellm_latency_ms_p50", percentile(done.latencies_ms, 0.5))
+    target = proxy_target(proxy)
+    for name, requests, in_flight in (("alone", scale.litellm_alone, 1), ("saturated", scale.litellm, IN_FLIGHT)):
+        done = await drive(target, requests=requests, in_flight=in_flight, watched_pid=proxy.pid)
+        figures.take_over(f"LiteLLM, {name}", done, requests)
+        figures.add(f"litellm_{name}_latency_ms_p50", percentile(done.latencies_ms, 0.5))
+        if name == "saturated":
+            figures.add("litellm_cpu_ms_per_request", done.cpu_ms_per_request)
+            figures.add("litellm_requests_per_core_second", done.requests_per_core_second)
+            own = figures.series["requests_per_core_second"][-1]
+            figures.add("ratio_to_litellm", own / done.requests_per_core_second)
 
 
-# The whole run --------------------------------------------------------------------------------------------------------
+# Many nodes -----------------------------------------------------------------------------------------------------------
 
 
-async def measure(options: argparse.Namespace, folder: Path, report: Report) -> Figures:
-    scale, on, figures = (QUICK if options.quick else FULL), cores(), Figures()
-    if on.rest:
-        os.sched_setaffinity(0, on.rest)
-    async with contextlib.AsyncExitStack() as stack:
-        proxy = None
-        if not options.without_litellm:
-            say(f"starting LiteLLM {litellm_proxy.version()}")
-            litellm_proxy.install()
-            proxy = await stack.enter_async_context(litellm_proxy.running(folder, cpus=on.server, backend_cpus=on.rest))
-        say(f"starting a coordinator and {NODES} nodes")
-        here = await stack.enter_async_context(site(folder / "network", on))
-        completed = await measure_rounds(here, proxy, scale, figures)
+async def measure_fleet(folder: Path, on: Cores, count: int, scale: Scale, figures: Figures, report: Report) -> None:
+    """Heartbeats and memory with `count` nodes attached, each with its long poll open."""
+    fleet = Fleet(count)
+    async with site(folder, on, nodes=0, registered=[node.registration() for node in fleet.nodes]) as here:
+        figures.add("resident_mib_0", resident_mib(here.pid))
+        try:
+            started, cpu_before = time.perf_counter(), cpu_seconds(here.pid)
+            await fleet.attach(here.network.port)
+            figures.add(f"attaches_per_core_second_{count}", count / (cpu_seconds(here.pid) - cpu_before))
+            say(f"  attached in {time.perf_counter() - started:.1f} s; opening long polls")
+            await fleet.beat()
+            await fleet.open_polls()
+            for _ in range(scale.rounds):
+                await _measure_heartbeats(fleet, here.pid, max(1, scale.heartbeats // count), figures)
+            figures.add(f"resident_mib_{count}", resident_mib(here.pid))
+            online = (await here.network.view()).nodes_online
+            if (online, fleet.polls_open) != (count, count):
+                figures.faults.append(f"of {count} nodes {online} are online and {fleet.polls_open} keep polling")
+            report.control(
+                f"a heartbeat signed with a strange key does not count, with {count} nodes",
+                await fleet.beat_with_a_strange_key() == 0,
+            )
+        finally:
+            await fleet.close()
+
+
+async def _measure_heartbeats(fleet: Fleet, pid: int, rounds: int, figures: Figures) -> None:
+    count, polls_before, cpu_before = len(fleet.nodes), fleet.polls_answered, cpu_seconds(pid)
+    counted = await fleet.beat(rounds)
+    figures.add(f"heartbeats_per_core_second_{count}", counted / (cpu_seconds(pid) - cpu_before))
+    figures.add(f"polls_answered_meanwhile_{count}", fleet.polls_answered - polls_before)
+    if counted != rounds * count:
+        figures.faults.append(f"{counted} of {rounds * count} heartbeats were answered with a receipt")
+
+
+# What needs no network ------------------------------------------------------------------------------------------------
+
+
+def measure_floor(folder: Path, scale: Scale, figures: Figures) -> None:
+    for _ in range(scale.rounds):
+        operations = floor.measure()
+        figures.add("floor_cpu_ms_per_request", floor.cpu_ms_per_request(operations))
+        for name, microseconds in operations.items():
+            figures.add(f"floor_us {name}", microseconds)
+        figures.add("disk_sync_ms", floor.disk_sync_ms(folder))
+
+
+def measure_matches(scale: Scale, figures: Figures, report: Report) -> None:
+    for count in scale.pools:
+        found = matches.measure(count, batches=20 * scale.rounds)
+        figures.add(f"match_us_{count}", found.match_us)
+        figures.add(f"match_all_busy_us_{count}", found.busy_us)
+        figures.add(f"release_us_{count}", found.release_us)
+    largest = scale.pools[-1]
+    scan_us = matches.scan_us(largest)
+    figures.add("match_by_scan_us", scan_us)
+    slower = scan_us > 10 * median(figures.series[f"match_us_{largest}"])
+    report.control(f"a scheduler that looks at each of {largest:,} nodes is seen to be slower", slower)
+
+
+# Controls -------------------------------------------------------------------------------------------------------------
+
+
+async def control_tampering(folder: Path, on: Cores, report: Report) -> None:
+    """One node, and all its proofs are spoilt."""
+    async with site(folder, on, nodes=1, tamper=True) as here:
+        target = here.target(queue_seconds=1)
+        done = await drive(target, requests=CONTROL_REQUESTS, in_flight=CONTROL_REQUESTS, watched_pid=here.pid)
         recorded = (await here.network.view()).records
-        if recorded != completed:
-            figures.faults.append(f"{completed} requests completed, but {recorded} are in the record chain")
-        if proxy is not None:
-            await control_proxy(proxy, report)
-    return figures
+    report.control("a tampered answer does not count, and is not recorded", done.completed == 0 == recorded)
+
+
+async def control_burning(folder: Path, on: Cores, scale: Scale, figures: Figures, report: Report) -> None:
+    """The same measurement of a coordinator that burns a millisecond more for each request."""
+    async with site(folder, on, coordinator="bench.burning_coordinator") as here:
+        await drive(here.target(), requests=scale.warm_up, in_flight=8, watched_pid=here.pid)
+        done = await drive(here.target(), requests=scale.crowd, in_flight=IN_FLIGHT, watched_pid=here.pid)
+    figures.take_over("burning", done, scale.crowd)
+    figures.add("burning_cpu_ms_per_request", done.cpu_ms_per_request)
+    more_ms = done.cpu_ms_per_request - median(figures.series["coordinator_cpu_ms_per_request"])
+    report.control("a millisecond of CPU more for each request is seen", more_ms > BURN_MS / 2)
 
 
 async def control_proxy(proxy: litellm_proxy.Proxy, report: Report) -> None:
@@ -294,28 +280,83 @@ async def control_proxy(proxy: litellm_proxy.Proxy, report: Report) -> None:
     report.control("an answer of a broken backend does not count for LiteLLM", done.completed == 0)
 
 
-def results_of(figures: Figures) -> dict[str, Any]:
-    value = figures.value
-    own, other = value("requests_per_core_second"), value("litellm_requests_per_core_second")
-    return {
-        "coordinator_cpu_ms_per_request": value("coordinator_cpu_ms_per_request"),
-        "requests_per_core_second": own,
-        "litellm_requests_per_core_second": other,
-        "ratio_to_litellm": round(own / other, 2) if own and other else None,
-        "all": {name: value(name) for name in figures.series},
-        "spread": figures.spread(),
-        "faults": figures.faults,
-    }
+# The whole run --------------------------------------------------------------------------------------------------------
+
+
+async def measure(options: argparse.Namespace, folder: Path, scale: Scale, figures: Figures, report: Report) -> None:
+    on, usable = cores(), os.sched_getaffinity(0)
+    if on.rest:
+        os.sched_setaffinity(0, on.rest)
+    try:
+        await measure_all(options, folder, on, scale, figures, report)
+    finally:
+        os.sched_setaffinity(0, usable)
+
+
+async def measure_all(
+    options: argparse.Namespace, folder: Path, on: Cores, scale: Scale, figures: Figures, report: Report
+) -> None:
+    say("the floor: cryptography and disk")
+    measure_floor(folder, scale, figures)
+    say("matches, " + ", ".join(f"{count:,}" for count in scale.pools) + " nodes")
+    measure_matches(scale, figures, report)
+    gc.collect()
+    await measure_in_turns(options, folder, on, scale, figures, report)
+    say("controls: a node that tampers, a coordinator that burns")
+    await control_tampering(folder / "tampering", on, report)
+    await control_burning(folder / "burning", on, scale, figures, report)
+    for count in scale.fleets:
+        say(f"{count:,} nodes: attaching")
+        await measure_fleet(folder / f"fleet{count}", on, count, scale, figures, report)
+
+
+async def measure_in_turns(
+    options: argparse.Namespace, folder: Path, on: Cores, scale: Scale, figures: Figures, report: Report
+) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        proxy = None
+        if not options.without_litellm:
+            say(f"starting LiteLLM {litellm_proxy.version()}")
+            litellm_proxy.install()
+            serving = litellm_proxy.running(folder, cpus=on.server, backend_cpus=on.rest)
+            proxy = await stack.enter_async_context(serving)
+            figures.add("litellm_resident_mib", resident_mib(proxy.pid))
+        say(f"starting a coordinator and {NODES} nodes")
+        here = await stack.enter_async_context(site(folder / "network", on))
+        completed = await measure_rounds(here, proxy, scale, figures)
+        recorded = (await here.network.view()).records
+        if recorded != completed:
+            figures.faults.append(f"{completed} requests completed, but {recorded} are in the record chain")
+        if proxy is not None:
+            await control_proxy(proxy, report)
 
 
 def main(arguments: list[str]) -> int:
     options = parsed(arguments)
     report = Report("bench", shlex.join(["python", "-m", "bench.live", *arguments]))
+    started = time.monotonic()
+    scale, figures = (QUICK if options.quick else FULL), Figures()
     with tempfile.TemporaryDirectory(prefix="parallelix-bench-") as folder:
-        figures = uvloop.run(measure(options, Path(folder), report))
-    results = results_of(figures)
-    print(json.dumps(results, indent=1))
-    return report.write(options.report, results, not figures.faults)
+        try:
+            uvloop.run(measure(options, Path(folder), scale, figures, report))
+        except (ProcessError, FleetError, litellm_proxy.LiteLLMError) as error:
+            figures.faults.append(str(error))
+    results = results_of(figures, fleets=scale.fleets, pools=scale.pools)
+    code = report.write(options.report, results, not figures.faults)
+    show(report, scale, figures, results, minutes=(time.monotonic() - started) / 60)
+    print("passed" if code == 0 else "NOT PASSED: " + options.report.as_posix())
+    return code
+
+
+def show(report: Report, scale: Scale, figures: Figures, results: dict[str, Any], *, minutes: float) -> None:
+    """One JSON object, then the table."""
+    print(json.dumps({name: each for name, each in results.items() if name not in ("details", "goals")}, indent=2))
+    facts = machine()
+    print(f"{facts['cpu']}, {facts['cores']} cores, {facts['system']}, Python {facts['python']}")
+    print(f"{minutes:.1f} minutes; load now {', '.join(f'{each:.1f}' for each in os.getloadavg())}")
+    print(table(figures, fleets=scale.fleets, pools=scale.pools))
+    for control in report.controls:
+        print(f"control {'caught' if control.caught else 'NOT CAUGHT'}: {control.name}")
 
 
 def parsed(arguments: list[str]) -> argparse.Namespace:
