@@ -10,15 +10,20 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-from http_network import Network
-from talking_runtime import MODEL
+from http_network import Network, StartNetwork, eventually
+from talking_runtime import MODEL, TalkingRuntime
+from uvicorn.server import ServerState
 
+from parallelix.coordinator.errors import Unavailable
 from parallelix.coordinator.http import limits, server
+from parallelix.coordinator.http.app import build_app
+from parallelix.coordinator.room import Room
 from parallelix.protocol.requests import REQUEST_BODY_BYTES_MAX
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PATHS = ("/v1/requests", "/v1/quote", "/v1/chat/completions", "/v1/completions", "/v1/embeddings")
+HEALTH = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
 GOOD: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}]}
 
 
@@ -27,9 +32,13 @@ def code_of(response: httpx.Response) -> str:
     return error if isinstance(error, str) else error["code"]
 
 
+def port_of(network: Network) -> int:
+    return int(network.url.rpartition(":")[2])
+
+
 async def talk(network: Network, *parts: bytes) -> bytes:
     """Sends raw bytes and gives all that the server says before it closes."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", int(network.url.rpartition(":")[2]))
+    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(network))
     try:
         for part in parts:
             writer.write(part)
@@ -132,13 +141,160 @@ async def test_bytes_that_are_no_http_are_refused(network: Network, client: http
     assert await still_serves(client)
 
 
-async def test_connections_are_capped(
-    network: Network, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+async def test_connections_are_capped(start_network: StartNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "connections_max", lambda: 2)
+    async with start_network(TalkingRuntime(), nodes=0) as network:
+        kept = [await asyncio.open_connection("127.0.0.1", port_of(network)) for _ in range(2)]
+        assert await talk(network, HEALTH) == b""
+        for _, writer in kept:
+            writer.close()
+
+        async def is_served() -> bool:
+            return (await talk(network, HEALTH.replace(b"1.1", b"1.0"))).startswith(b"HTTP/1.1 200")
+
+        await eventually(is_served)
+
+
+async def test_an_address_opens_no_more_than_its_share(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "CONNECTIONS_PER_ADDRESS_MAX", 2)
+    config = server.BoundedConfig(build_app(network.coordinator))
+    state = ServerState()
+    here, elsewhere = [Wire("127.0.0.1") for _ in range(3)], [Wire("203.0.113.5") for _ in range(3)]
+    protocols = [server.BoundedProtocol(config, state, {}) for _ in (*here, *elsewhere)]
+    for protocol, wire in zip(protocols, (*here, *elsewhere), strict=True):
+        protocol.connection_made(wire)
+    assert [wire.aborted for wire in (*here, *elsewhere)] == [False] * 5 + [True]
+    for protocol in protocols:
+        protocol.connection_lost(None)
+    assert not config.addresses
+
+
+class Wire(asyncio.Transport):
+    """A connection from an address that no test machine has."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__({"peername": (address, 5000), "sockname": ("127.0.0.1", 80)})
+        self.aborted = False
+        self.unread_bytes = [80_000]
+        """What lies unread each time that it is asked; the last stays."""
+
+    def get_write_buffer_size(self) -> int:
+        return self.unread_bytes[0] if len(self.unread_bytes) == 1 else self.unread_bytes.pop(0)
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    def close(self) -> None:
+        pass
+
+    def is_closing(self) -> bool:
+        return self.aborted
+
+
+async def test_a_request_before_its_turn_does_not_harm_the_answer_under_way(
+    network: Network, client: httpx.AsyncClient
 ) -> None:
-    monkeypatch.setattr(server.BoundedConfig, "connections_max", 0, raising=False)
-    protocol_config = server.BoundedConfig(app=None)  # type: ignore[arg-type]
-    assert protocol_config.connections_max == server.connections_max()
-    assert protocol_config.connections_max <= server.CONNECTIONS_MAX
+    body = msgspec.json.encode(GOOD)
+    whole = post(client, "/v1/chat/completions", f"content-length: {len(body)}") + body
+    for early in (HEALTH * 1000, b"no http at all", b"x" * 2**17):
+        answer = await talk(network, whole + early)
+        assert answer.count(b"HTTP/1.1 200") == answer.count(b"HTTP/1.1") == 1
+        assert b"connection: close" in answer
+        assert b'"content":"hi"' in answer
+
+
+async def test_what_stands_after_a_chunked_body_is_no_header(network: Network, client: httpx.AsyncClient) -> None:
+    body = msgspec.json.encode(GOOD)
+    key = client.headers["authorization"].encode()
+    chunked = b"transfer-encoding: chunked\r\nconnection: close\r\n\r\n%x\r\n%s\r\n0\r\n" % (len(body), body)
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    smuggled = await talk(network, head + chunked + b"authorization: " + key + b"\r\n\r\n")
+    assert b"missing_api_key" in smuggled
+    assert (await talk(network, head + b"authorization: " + key + b"\r\n" + chunked + b"\r\n")).startswith(
+        b"HTTP/1.1 200"
+    )
+
+
+@pytest.mark.parametrize(
+    "fields",
+    ["content-length: 5\r\ncontent-length: 6", "content-length: 5\r\ntransfer-encoding: chunked", "content-length: -5",
+     "content-length: 5 5", "content-length: 99999999999999999999", "transfer-encoding: chunked, chunked",
+     "transfer-encoding: identity", "transfer-encoding: chunked\r\n\r\nzz\r\n", "a : b", "a: b\r\n folded",
+     "a: \x00", "connection: upgrade\r\nupgrade: h2c\r\ncontent-length: 5"],
+)  # fmt: skip
+async def test_a_message_of_unclear_length_or_form_is_refused_and_ends_the_connection(
+    network: Network, client: httpx.AsyncClient, fields: str
+) -> None:
+    answer = await talk(network, post(client, "/v1/quote", fields) + b"hello" + HEALTH)
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert answer.count(b"content-type") == 1
+    assert b'"error":"malformed"' in answer
+
+
+@pytest.mark.parametrize("name", ["authorization", "content-type", "idempotency-key", "content-encoding"])
+async def test_a_header_given_twice_is_refused(client: httpx.AsyncClient, name: str) -> None:
+    twice = [("content-type", "application/json"), (name, "identity"), (name, "other")]
+    response = await client.post("/v1/quote", content=b"{}", headers=twice)
+    assert (response.status_code, code_of(response)) == (400, "invalid_request")
+    assert name in response.text
+
+
+async def test_empty_lines_do_not_hold_a_connection(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "HEAD_SECONDS_MAX", 0.1)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(network))
+    writer.write(HEALTH)
+    assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 200")
+    writer.write(b"\r\n")
+    async with asyncio.timeout(20):
+        assert b"HTTP/1.1 408" in await reader.read()
+    writer.close()
+
+
+async def test_a_reader_that_stopped_reading_is_let_go(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "WRITE_STALL_SECONDS_MAX", 0.02)
+    wire = Wire("203.0.113.5")
+    protocol = server.BoundedProtocol(server.BoundedConfig(build_app(network.coordinator)), ServerState(), {})
+    protocol.connection_made(wire)
+    wire.unread_bytes = [80_000, 70_000, 60_000, 60_000]
+    protocol.pause_writing()
+
+    async def is_let_go() -> bool:
+        return wire.aborted
+
+    await eventually(is_let_go)
+    # It was given as long as it went on reading.
+    assert wire.unread_bytes == [60_000]
+    protocol.connection_lost(None)
+
+
+async def test_a_reader_that_reads_on_is_kept(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "WRITE_STALL_SECONDS_MAX", 0.02)
+    wire = Wire("203.0.113.5")
+    protocol = server.BoundedProtocol(server.BoundedConfig(build_app(network.coordinator)), ServerState(), {})
+    protocol.connection_made(wire)
+    protocol.pause_writing()
+    protocol.resume_writing()
+    await asyncio.sleep(0.06)
+    assert not wire.aborted
+    protocol.connection_lost(None)
+
+
+@pytest.mark.parametrize(
+    "raw", ["GET /v1/requests/\u00fc HTTP/1.1", "CONNECT x:80 HTTP/1.1", "GET /healthz HTTP/1.1\nhost: x"]
+)
+async def test_a_request_line_that_is_none_is_refused(network: Network, raw: str) -> None:
+    assert (await talk(network, raw.encode() + b"\r\nhost: x\r\n\r\n")).startswith(b"HTTP/1.1 400")
+
+
+async def test_bodies_on_their_way_have_one_bound_over_all_connections() -> None:
+    room = Room(100)
+    with room.part() as first, room.part() as second:
+        first.take(60)
+        second.take(40)
+        with pytest.raises(Unavailable) as caught:
+            second.take(1)
+        assert (caught.value.code, caught.value.retry_after_seconds) == ("overloaded", 5)
+    assert room.taken_bytes == 0
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "gzip, gzip"])
