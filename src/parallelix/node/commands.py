@@ -373,6 +373,8 @@ def _describe_state(answer: answers.StatusAnswer) -> str:
     if answer.daemon is None and activity:
         activity = "idle, machine off"
     node = f"node {answer.node_id}" if answer.node_id else ""
+    if node and answer.state_reason.startswith(f"{node} "):
+        node = ""
     return " · ".join(part for part in (phase, activity, node, answer.state_reason) if part)
 
 

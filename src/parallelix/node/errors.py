@@ -5,7 +5,6 @@ NodeError                     exit 1
 ├── KeyExists                 exit 3  init would replace a key
 ├── ConfigRefused             exit 2  a value in config.toml or on the command line
 ├── RuntimeNotReady           exit 4  Ollama or llama.cpp is down, too old, or has no model
-├── CoordinatorUnreachable    exit 5
 ├── TierMismatch              exit 6  this machine is below the tier that was registered
 ├── GpuMissing                exit 6  --gpu without a usable one
 ├── Busy                      exit 7  another command holds this node's folder
@@ -23,7 +22,6 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_KEYS = 3
 EXIT_RUNTIME = 4
-EXIT_COORDINATOR = 5
 EXIT_TIER = 6
 EXIT_BUSY = 7
 EXIT_INTERRUPTED = 130
@@ -72,11 +70,6 @@ class RuntimeNotReady(NodeError):
 
 class ModelNotPresent(RuntimeNotReady):
     code = "node.model_missing"
-
-
-class CoordinatorUnreachable(NodeError):
-    code = "node.coordinator_unreachable"
-    exit_code = EXIT_COORDINATOR
 
 
 class TierMismatch(NodeError):

@@ -50,10 +50,10 @@ def plan(arguments: Sequence[str], *, home: Path, scope: Scope, environment: Map
         if any(ord(character) < 32 for character in argument):
             raise ConfigRefused("service: a control character in an argument; remove it")
     user_home = Path.home()
-    if sys.platform == "darwin":
-        return launchd_plan(arguments, home=home, scope=scope, user_home=user_home, uid=os.getuid())
     # `sudo parallelix-node service --system` installs the node of the one who typed it, not of root.
     user = (environment.get("SUDO_USER") if scope == "system" else None) or pwd.getpwuid(os.geteuid()).pw_name
+    if sys.platform == "darwin":
+        return launchd_plan(arguments, home=home, scope=scope, user_home=user_home, uid=os.getuid(), user=user)
     return systemd_plan(arguments, home=home, scope=scope, user_home=user_home, user=user, environment=environment)
 
 
@@ -142,7 +142,7 @@ _SYSTEM_FENCES = [
 ]
 
 
-def launchd_plan(arguments: Sequence[str], *, home: Path, scope: Scope, user_home: Path, uid: int) -> Plan:
+def launchd_plan(arguments: Sequence[str], *, home: Path, scope: Scope, user_home: Path, uid: int, user: str) -> Plan:
     if scope == "system":
         folder, domain = Path("/Library/LaunchDaemons"), "system"
     else:
@@ -152,7 +152,7 @@ def launchd_plan(arguments: Sequence[str], *, home: Path, scope: Scope, user_hom
         manager="launchd",
         scope=scope,
         path=path,
-        content=launchd_plist(arguments, home=home),
+        content=launchd_plist(arguments, home=home, user=user if scope == "system" else None),
         commands=(
             ("launchctl", "bootout", f"{domain}/{LABEL}"),
             ("launchctl", "bootstrap", domain, str(path)),
@@ -163,9 +163,11 @@ def launchd_plan(arguments: Sequence[str], *, home: Path, scope: Scope, user_hom
     )
 
 
-def launchd_plist(arguments: Sequence[str], *, home: Path) -> str:
+def launchd_plist(arguments: Sequence[str], *, home: Path, user: str | None = None) -> str:
+    """The text of the job. `user` is who runs it, where it is not the one whose session it belongs to."""
     job = {
         "Label": LABEL,
+        **({} if user is None else {"UserName": user}),
         "ProgramArguments": list(arguments),
         "EnvironmentVariables": {"PARALLELIX_HOME": str(home)},
         "RunAtLoad": True,

@@ -99,10 +99,20 @@ def test_the_launchd_job_is_a_plist_that_keeps_a_stopped_node_stopped() -> None:
 
 def test_launchd_is_told_of_the_job_in_the_users_own_domain() -> None:
     user_home = Path("/Users/op")
-    plan = service.launchd_plan(ODD, home=user_home / ".parallelix", scope="user", user_home=user_home, uid=501)
+    home = user_home / ".parallelix"
+    plan = service.launchd_plan(ODD, home=home, scope="user", user_home=user_home, uid=501, user="op")
     path = "/Users/op/Library/LaunchAgents/io.parallelix.node.plist"
     assert str(plan.path) == path
     assert ("launchctl", "bootstrap", "gui/501", path) in plan.commands
+    assert "UserName" not in plistlib.loads(plan.content.encode())
+
+
+def test_a_job_of_the_whole_machine_runs_as_the_one_whose_keys_it_opens() -> None:
+    user_home = Path("/Users/op")
+    home = user_home / ".parallelix"
+    plan = service.launchd_plan(ODD, home=home, scope="system", user_home=user_home, uid=0, user="op")
+    assert str(plan.path) == "/Library/LaunchDaemons/io.parallelix.node.plist"
+    assert plistlib.loads(plan.content.encode())["UserName"] == "op"
 
 
 def test_a_control_character_cannot_smuggle_a_line_into_the_unit() -> None:
