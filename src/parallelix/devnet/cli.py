@@ -112,6 +112,7 @@ async def _up(console: Console, folder: Path, port: int, nodes: int) -> int:
     try:
         await _start(console, network)
         api_key = await asyncio.to_thread(_api_key, network)
+        await network.accepts(api_key)
         _tell(console, network, api_key)
         await _watch(console, network)
     except asyncio.CancelledError:

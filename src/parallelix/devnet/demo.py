@@ -38,7 +38,8 @@ from parallelix.protocol.requests import ChatMessage, CreateRequest, RequestView
 from parallelix.terminal import Console
 
 PROMPTS = 24
-PROMPTS_MIN = 6
+PROMPTS_MIN = 12
+"""As many as there are slots, so that every node gets work, the cheat too."""
 SEED = 1
 NODES = 3
 CHEAT = 3
@@ -67,16 +68,17 @@ ROUNDING_MS = 2.0
 """Step 8 comes from another process's log, which counts whole milliseconds."""
 
 QUESTIONS = (
-    "What is ParalleliX, in one sentence?",
-    "How much PRLX must I stake to run one node?",
     "How many days does the cooldown of a node last?",
     "Which hash is used for the Proof-of-Execution?",
-    "How often must a node send its heartbeat?",
     "Can my stake be slashed?",
-    "On which blockchain are the stakes kept?",
     "What is the work of the coordinator?",
+    "How much PRLX must I stake to run one node?",
+    "How often must a node send its heartbeat?",
+    "On which blockchain are the stakes kept?",
+    "What is ParalleliX, in one sentence?",
 )
 STORIES = ("Tell me a story about a heron.", "Tell me a story about a clock.", "Tell me a story about a boat.")
+QUESTION_TOKENS = 120
 LONG = "Tell me everything that you know about ParalleliX."
 LONG_FORMAT = {"type": "json_schema", "json_schema": {"schema": {"type": "string", "minLength": 1200}}}
 """It may not end before 1,200 characters: long enough to be killed in the middle."""
@@ -114,7 +116,7 @@ def prompts(count: int) -> list[CreateRequest]:
 def _prompt(index: int) -> CreateRequest:
     turn, kind = divmod(index, 3)
     if kind == 1:
-        return _chat(QUESTIONS[turn % len(QUESTIONS)], index, max_tokens=120, temperature=0.2)
+        return _chat(QUESTIONS[turn % len(QUESTIONS)], index, max_tokens=QUESTION_TOKENS, temperature=0)
     if kind == 2:
         return _chat(STORIES[turn % len(STORIES)], index, max_tokens=200)
     return _chat(LONG, index, max_tokens=400, response_format=LONG_FORMAT)
@@ -155,8 +157,8 @@ async def play(console: Console, folder: Path, count: int) -> Outcome:
         for number in net.seats:
             net.start_node(number, faulty_node(Fault.TAMPERED, gguf, slots=SLOTS) if number == CHEAT else None)
         await net.online(NODES)
-        console.done(f"coordinator at {net.url}, {NODES} nodes online, each a process of its own")
-        console.plain(f"  each node runs {MODEL}, a small language model, in llama.cpp")
+        console.done(f"coordinator at {net.url}, {NODES} nodes online")
+        console.plain("  each is a process of its own; the model is a real one, and very small")
         console.plain(f"  node {CHEAT} is a cheat: it changes the text of an answer after proving it")
         with Store(net) as store:
             return await _ask_and_kill(console, net, requester, store, count)
@@ -357,7 +359,7 @@ def table(found: Evidence) -> list[str]:
 
 
 def _answers(found: Evidence) -> list[RequestView]:
-    asked = [found.views[request_id] for request_id, body in found.asked.items() if body.max_tokens == 120]
+    asked = [found.views[request_id] for request_id, body in found.asked.items() if body.max_tokens == QUESTION_TOKENS]
     return [view for view in asked if view.result is not None][:ANSWERS_SHOWN]
 
 

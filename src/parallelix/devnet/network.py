@@ -104,6 +104,7 @@ class Network:
         self.url = f"http://127.0.0.1:{self.port}"
         self.coordinator: Child | None = None
         self.nodes: dict[int, Child] = {}
+        self._newest_key = ""
         self.seats = {
             number: Seat(
                 number=number,
@@ -156,8 +157,8 @@ class Network:
         concurrency: int = 0,
         budget_wei: int = 0,
     ) -> str:
-        """An API key for `account`, which is granted `credits_wei`. It works once the coordinator has applied it: at
-        its start, or within half a second."""
+        """An API key for `account`, which is granted `credits_wei`. `start_coordinator` returns when it works; where
+        the coordinator runs already, wait for `accepts`."""
         key, now = commands.new_key(), time.time_ns() // 1_000_000
         issue = commands.KeyCommand(
             key_id=key.key_id,
@@ -176,6 +177,7 @@ class Network:
             store.insert_command(commands.command_row("key", issue, now=now))
         finally:
             store.close()
+        self._newest_key = key.secret
         return key.secret
 
     async def start_coordinator(self) -> None:
@@ -188,6 +190,9 @@ class Network:
             cpus=self.plan.coordinator_cpus,
         )
         await self._until("the coordinator is ready", self._is_ready)
+        if self._newest_key:
+            # They are applied in order.
+            await self.accepts(self._newest_key)
 
     def kill_coordinator(self) -> None:
         """SIGKILL. `start_coordinator` starts it again on the same port and store."""
@@ -230,6 +235,17 @@ class Network:
 
         await self._until(f"{count} nodes are online", holds, seconds=seconds)
 
+    async def accepts(self, api_key: str) -> None:
+        """Waits until a key from `new_key` works. Raises `ProcessError`."""
+
+        async def holds() -> bool:
+            with contextlib.suppress(httpx.HTTPError):
+                await self._get("/v1/account", {"Authorization": f"Bearer {api_key}"})
+                return True
+            return False
+
+        await self._until("the API key works", holds)
+
     async def stop(self) -> None:
         """Nodes first, so that they can return what they finish."""
         try:
@@ -244,10 +260,10 @@ class Network:
             return True
         return False
 
-    async def _get(self, path: str) -> bytes:
+    async def _get(self, path: str, headers: Mapping[str, str] | None = None) -> bytes:
         # A proxy that the environment names has no business between processes of one machine.
         async with httpx.AsyncClient(base_url=self.url, trust_env=False, verify=False, timeout=10) as http:
-            return (await http.get(path)).raise_for_status().content
+            return (await http.get(path, headers=headers)).raise_for_status().content
 
     async def _until(self, what: str, holds: Callable[[], Any], *, seconds: float = START_SECONDS) -> None:
         children = [child for child in (self.coordinator, *self.nodes.values()) if child is not None and child.running]

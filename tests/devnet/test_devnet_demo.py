@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import msgspec
+import network_scene as scene
+import pytest
+
+from parallelix.devnet import demo
+from parallelix.devnet.evidence import CONTROLS
+from parallelix.engine.rows import AttemptRow
+
+IN_ORDER = {number: 1000.0 + number for number in range(1, 15)}
+
+
+def attempt(number: int, state: str, node: int) -> AttemptRow:
+    return AttemptRow(
+        attempt_id=f"att_{number:032x}",
+        request_id=scene.request_id(number),
+        number=1,
+        node_id=str(node),
+        state=state,
+        reason="",
+        model_digest="ab" * 32,
+        dispatched_at=1,
+        started_at=2,
+        deadline_at=3,
+        finished_at=4,
+    )
+
+
+def outcome(*attempts: AttemptRow, steps: dict[int, float] | None = None) -> demo.Outcome:
+    killed = demo.Killed(number=1, request_id=scene.request_id(0), attempt_id=attempt(0, "", 0).attempt_id)
+    by_request = {scene.request_id(0): steps if steps is not None else IN_ORDER}
+    return demo.Outcome(
+        evidence=scene.evidence(), attempts=list(attempts), steps=by_request, killed=killed, seconds=1.0
+    )
+
+
+LOST, REJECTED = attempt(0, "lost", 1001), attempt(1, "rejected", 1003)
+
+
+def test_it_has_happened_only_when_a_node_died_at_work_and_a_cheat_was_caught() -> None:
+    assert demo.happened(outcome(LOST, REJECTED)) == []
+    assert demo.happened(outcome(REJECTED)) == ["the killed node took no request with it"]
+    assert demo.happened(outcome(attempt(0, "completed", 1001), REJECTED)) == [
+        "the killed node took no request with it"
+    ]
+    assert demo.happened(outcome(LOST)) == ["no tampered result was rejected"]
+    assert len(demo.happened(outcome(LOST, REJECTED, steps={1: 5.0}))) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "in_order"),
+    [({}, True), ({8: 1006.0}, True), ({8: 1000.0}, False), ({14: 1001.0}, False), ({9: None}, False)],
+)
+def test_the_fourteen_steps_must_all_be_there_one_after_the_other(
+    changes: dict[int, float | None], in_order: bool
+) -> None:
+    steps = {number: at for number, at in (IN_ORDER | changes).items() if at is not None}
+
+    assert demo.steps_in_order(steps) is in_order
+
+
+def test_every_line_fits_80_columns() -> None:
+    found = scene.evidence()
+    view = msgspec.structs.replace(found.views[scene.request_id(0)], hold_wei=str(9 * 10**21), charge_wei="1")
+
+    assert max(map(len, [*demo.table(found), *demo.step_lines(view, IN_ORDER)])) <= 80
+
+
+def test_prompts_differ_and_some_are_long() -> None:
+    bodies = demo.prompts(demo.PROMPTS)
+
+    assert len({msgspec.json.encode(body) for body in bodies}) == demo.PROMPTS
+    assert Counter(body.response_format is not None for body in bodies)[True] == demo.PROMPTS // 3
+
+
+@pytest.mark.slow
+def test_the_demonstration_succeeds_in_its_reduced_form(tmp_path: Path) -> None:
+    path = tmp_path / "demo.json"
+    command = [sys.executable, "-m", "parallelix.devnet.demo", "--requests", "12", "--report", str(path)]
+    environment = {**os.environ, "COLUMNS": "80", "NO_COLOR": "1"}
+
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert max(len(line) for line in done.stdout.splitlines() if str(tmp_path) not in line) <= 80
+    report = json.loads(path.read_text())
+    results = report["results"]
+    assert report["passed"] and {control["name"] for control in report["controls"]} == CONTROLS.keys()
+    assert (results["lost"], results["charged_twice"], results["chain_valid"]) == (0, 0, True)
+    assert results["attempts_lost_with_the_killed_node"] and results["attempts_rejected"]
+    assert [request["state"] for request in results["requests"]] == ["completed"] * 12
+    wanted = {"id", "state", "steps", "attempts", "tokens", "ms", "record_hash", "charge_wei", "hold_wei"}
+    assert all(set(request) == wanted for request in results["requests"])
+    assert any(len(request["steps"]) == 14 for request in results["requests"])

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from parallelix.devnet.cli import UpAnswer, app, what_to_try
+
+UP = [sys.executable, "-m", "parallelix.devnet.cli", "up"]
+
+
+def test_what_to_try_fits_80_columns_and_can_be_copied() -> None:
+    lines = what_to_try("http://127.0.0.1:65535", "prlx_" + "x" * 43)
+
+    assert all(len(line) <= 80 for line in lines if sys.executable not in line and "/bin/parallelix" not in line)
+    text = "\n".join(lines)
+    assert "export PARALLELIX_API_KEY=prlx_xxx" in text and "/v1/chat/completions" in text and "OpenAI()" in text
+    body = text.partition("-d '")[2].partition("'")[0]
+    assert json.loads(body)["messages"][0]["role"] == "user"
+
+
+def test_a_port_that_is_taken_is_refused_with_the_way_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        port = server.getsockname()[1]
+        code = app(["up", "--port", str(port), "--folder", str(tmp_path / "new")], standalone_mode=False)
+
+    printed = capsys.readouterr()
+    assert code == 1 and printed.out == "" and not (tmp_path / "new").exists()
+    assert f"--port {port}" in printed.err and "choose another port" in " ".join(printed.err.split())
+
+
+@pytest.mark.slow
+def test_a_network_comes_up_answers_and_leaves_no_process_behind(tmp_path: Path) -> None:
+    up = subprocess.Popen([*UP, "--json", "--nodes", "2", "--folder", str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert up.stdout is not None
+        answer = json.loads(up.stdout.readline())
+        processes = psutil.Process(up.pid).children(recursive=True)
+        assert {answer["coordinator_pid"], *(node["pid"] for node in answer["nodes"])} <= {p.pid for p in processes}
+        assert set(answer) == set(UpAnswer.__struct_fields__) and len(answer["nodes"]) == 2
+        asked = httpx.post(
+            f"{answer['url']}/v1/chat/completions",
+            headers={"Authorization": f"Bearer {answer['api_key']}"},
+            json={"model": answer["model"], "messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 20},
+            timeout=60,
+            trust_env=False,
+        )
+        assert asked.status_code == 200 and asked.json()["choices"][0]["message"]["content"]
+        up.send_signal(signal.SIGINT)
+        assert up.wait(60) == 0
+    finally:
+        up.kill()
+        up.communicate()
+    assert psutil.wait_procs(processes, timeout=10)[1] == []
+    assert (tmp_path / "api-key").read_text().strip() == answer["api_key"]
+    assert oct(os.stat(tmp_path / "api-key").st_mode & 0o777) == "0o600"  # noqa: PTH116
