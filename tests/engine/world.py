@@ -26,8 +26,9 @@ from parallelix.engine.rows import (
     TransferRow,
     UptimeRow,
 )
-from parallelix.engine.settings import DAY_MS, EngineSettings
+from parallelix.engine.settings import DAY_MS, HOUR_MS, EngineSettings
 from parallelix.engine.snapshot import Idempotent, Snapshot
+from parallelix.engine.uptime import HOURS_KEPT
 from parallelix.protocol import canonical, merkle
 from parallelix.protocol.encoding import from_hex, to_hex
 from parallelix.protocol.messages import Hardware, Manifest, ModelInfo, RuntimeInfo
@@ -99,6 +100,8 @@ class World:
         self.unconfirmed: list[int] = []
         self.ends: dict[str, list[str]] = {}
         self.answered_ids: set[str] = set()
+        # As every coordinator begins.
+        self._take(self.engine.restore(Snapshot(), (), self.now, self.random.randbytes))
 
     # Driving it --------
 
@@ -176,7 +179,7 @@ class World:
                 for row in requests
                 if row.idempotency_key
             ),
-            uptime=tuple(self.rows(UptimeRow)),
+            uptime=tuple(row for row in self.rows(UptimeRow) if row.hour >= self.now // HOUR_MS - HOURS_KEPT),
         )
 
     # The people --------

@@ -71,6 +71,10 @@ class Admission(State):
             )
         if len(self.requests) >= settings.open_requests_max:
             return overloaded(f"{len(self.requests)} requests are open, at most {settings.open_requests_max}")
+        if len(self._unsettled) >= settings.unsettled_max:
+            return overloaded(
+                f"{len(self._unsettled)} records wait for their batch to be confirmed, at most {settings.unsettled_max}"
+            )
         if self.open_of_account.get(event.account, 0) >= settings.open_requests_per_account_max:
             return overloaded(
                 f"account {event.account} has {settings.open_requests_per_account_max} open requests, the most allowed"

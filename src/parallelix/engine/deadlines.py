@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -15,8 +14,8 @@ from parallelix.engine.settings import MINUTE_MS
 
 class Deadlines(Nodes):
     def _tick(self, event: events.Tick) -> Answer:
-        while self._timers and self._timers[0][0] <= self._now:
-            _at, _count, kind, subject = heapq.heappop(self._timers)
+        while (timer := self._timers.take_due(self._now)) is not None:
+            _, _, kind, subject = timer
             self._due[kind](self, subject)
         return None
 
@@ -26,7 +25,7 @@ class Deadlines(Nodes):
             return
         due_at = request.waiting_since + request.queue_ms
         if due_at > self._now:
-            self._set_timer(due_at, "queue", request_id)
+            self._timers.set(due_at, "queue", request_id)
             return
         self._finish(request, RequestState.EXPIRED, self._held_reason(request))
 
@@ -41,7 +40,7 @@ class Deadlines(Nodes):
         if attempt is None or attempt.state is not AttemptState.RUNNING:
             return
         if attempt.deadline_at > self._now:
-            self._set_timer(attempt.deadline_at, "deadline", attempt_id)
+            self._timers.set(attempt.deadline_at, "deadline", attempt_id)
             return
         self._withdraw(attempt, "node.deadline_exceeded", partial=False)
         self._end_attempt(self.requests[attempt.request_id], attempt, AttemptState.MISSED, "node.deadline_exceeded")
@@ -73,7 +72,7 @@ class Deadlines(Nodes):
             return
         due_at = node.last_seen + self.settings.offline_ms
         if due_at > self._now:
-            self._set_timer(due_at, "offline", node_id)
+            self._timers.set(due_at, "offline", node_id)
             return
         node.online = False
         self.pool.refresh(node)
@@ -99,7 +98,7 @@ class Deadlines(Nodes):
 
     def _uptime_due(self, _: None) -> None:
         self._rows.extend(self.uptime.take_rows(self._now))
-        self._set_timer(self._now + MINUTE_MS, "uptime", None)
+        self._timers.set(self._now + MINUTE_MS, "uptime", None)
 
     _due: ClassVar[dict[str, Callable[[Deadlines, Any], None]]] = {
         "queue": _queue_due,

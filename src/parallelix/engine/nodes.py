@@ -76,7 +76,7 @@ class Nodes(Steps):
         self.pool.put(node)
         self._rows.append(node.row())
         if before is None or not before.online:
-            self._set_timer(self._now + self.settings.offline_ms, "offline", node.node_id)
+            self._timers.set(self._now + self.settings.offline_ms, "offline", node.node_id)
         return node
 
     def _offer_again(self, node: Node) -> None:
@@ -99,7 +99,7 @@ class Nodes(Steps):
         node.last_seen = self._now
         if not node.online or node.paused != event.paused:
             if not node.online:
-                self._set_timer(self._now + self.settings.offline_ms, "offline", node.node_id)
+                self._timers.set(self._now + self.settings.offline_ms, "offline", node.node_id)
             node.online, node.paused = True, event.paused
             self.pool.refresh(node)
             self._drain(node)

@@ -13,7 +13,7 @@ from parallelix.engine.catalogue import ModelEntry, Price, Priority
 from parallelix.engine.deadlines import Deadlines
 from parallelix.engine.entities import ApiKey, Attempt, Request
 from parallelix.engine.ledger import Ledger
-from parallelix.engine.lifecycle import FINAL_REQUEST_STATES, AttemptState, RequestState
+from parallelix.engine.lifecycle import FINAL_ATTEMPT_STATES, FINAL_REQUEST_STATES, AttemptState, RequestState
 from parallelix.engine.pool import Need, Node
 from parallelix.engine.recorder import batch_of
 from parallelix.engine.settings import MINUTE_MS
@@ -35,7 +35,7 @@ class Restoring(Deadlines):
         self.ledger = Ledger({row.account: int(row.balance_wei) for row in snapshot.balances})
         self.keys = {row.key_id: ApiKey.of(row) for row in snapshot.keys}
         self.uptime.restore(snapshot.uptime)
-        self._set_timer(now + MINUTE_MS, "uptime", None)
+        self._timers.set(now + MINUTE_MS, "uptime", None)
         self._restore_records(snapshot)
         self._restore_nodes(snapshot)
         for known in snapshot.idempotent:
@@ -57,9 +57,10 @@ class Restoring(Deadlines):
         self._closed_at = {row.number: row.closed_at for row in snapshot.batches if not row.confirmed_at}
         self._effects.extend(effects.AnchorBatch(batch=batch) for _, batch in sorted(self.recorder.unconfirmed.items()))
         if self.recorder.open_count:
-            self._set_timer(self._now + self.settings.batch_ms, "batch", self.recorder.batches_closed)
+            self._timers.set(self._now + self.settings.batch_ms, "batch", self.recorder.batches_closed)
 
     def _restore_nodes(self, snapshot: Snapshot) -> None:
+        online = self._were_online(snapshot)
         for row in snapshot.nodes:
             node = Node(
                 node_id=int(row.node_id),
@@ -71,18 +72,28 @@ class Restoring(Deadlines):
                 attached_at=row.attached_at,
                 registration=self.registrations.get(int(row.node_id)),
                 last_seen=self._now,
-                # Whoever was online keeps its place for as long as a silent node would; who is gone times out.
-                online=True,
+                # Who was online keeps its place for as long as a silent node would.
+                online=row.node_id in online,
                 removed_until=row.removed_until,
             )
             self.pool.put(node)
-            self._set_timer(self._now + self.settings.offline_ms, "offline", node.node_id)
+            if node.online:
+                self._timers.set(self._now + self.settings.offline_ms, "offline", node.node_id)
             if node.removed_until:
-                self._set_timer(node.removed_until, "return", node.node_id)
+                self._timers.set(node.removed_until, "return", node.node_id)
         for fault in snapshot.faults:
             node = self.pool.find(int(fault.node_id))
             if node is not None and fault.at > self._now - self.settings.rejection_window_ms:
                 node.rejections.append(fault.at)
+
+    def _were_online(self, snapshot: Snapshot) -> set[str]:
+        """Who was online when we went down, however long ago that is: who was heard of when the others were, or has
+        work. What is heard of nodes is written each minute."""
+        credited = self.uptime.last_credited_ms()
+        heard = {row.node_id: max(row.attached_at, credited.get(int(row.node_id), 0)) for row in snapshot.nodes}
+        since = max(heard.values(), default=0) - MINUTE_MS - self.settings.offline_ms
+        busy = {row.node_id for row in snapshot.attempts if AttemptState(row.state) not in FINAL_ATTEMPT_STATES}
+        return {node_id for node_id, at in heard.items() if at >= since} | busy
 
     def _restore_requests(self, snapshot: Snapshot) -> None:
         attempts: dict[str, list[Attempt]] = {}
@@ -101,16 +112,16 @@ class Restoring(Deadlines):
                         key.committed_wei += request.charge_wei
                 continue
             self._take_in(request, key)
-            self._set_timer(request.admitted_at + self.settings.lifetime_ms, "lifetime", request.request_id)
+            self._timers.set(request.admitted_at + self.settings.lifetime_ms, "lifetime", request.request_id)
             if request.attached:
                 self._orphans.add(request.request_id)
-                self._set_timer(self._now + self.settings.orphan_ms, "orphan", request.request_id)
+                self._timers.set(self._now + self.settings.orphan_ms, "orphan", request.request_id)
             attempt = request.open_attempt
             if attempt is None:
                 waiting.append(request)
             else:
                 self._resume(request, attempt)
-        for request in waiting:
+        for request in sorted(waiting, key=self._queue_key):
             self._place(request)
 
     def _resume(self, request: Request, attempt: Attempt) -> None:
@@ -123,11 +134,11 @@ class Restoring(Deadlines):
         if attempt.state is AttemptState.OFFERED:
             request.state = RequestState.DISPATCHED
             self._send_offer(request, attempt, node)
-            self._set_timer(earliest, "acknowledge", attempt.attempt_id)
+            self._timers.set(earliest, "acknowledge", attempt.attempt_id)
         else:
             request.state = RequestState.RUNNING
             attempt.deadline_at = max(attempt.deadline_at, earliest)
-            self._set_timer(attempt.deadline_at, "deadline", attempt.attempt_id)
+            self._timers.set(attempt.deadline_at, "deadline", attempt.attempt_id)
             if request.cancelling:
                 self._ask_for_partial(request, attempt)
 

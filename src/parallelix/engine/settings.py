@@ -52,11 +52,15 @@ class EngineSettings:
     # Bounds on memory. Each open request costs near 2 KiB here and its payload in the store.
     open_requests_max: int = 100_000
     open_requests_per_account_max: int = 10_000
+    unsettled_max: int = 500_000
+    """Records whose batch is not confirmed yet, near 2 KiB each: an hour and more of work that no anchor took."""
     nodes_max: int = 200_000
     idempotency_keys_max: int = 200_000
     idempotency_ms: int = DAY_MS
     answers_remembered_max: int = 20_000
     """Answers to results, so that a node that did not hear ours gets the same one again."""
+    timers_sweep_min: int = 10_000
+    """Near a megabyte of timers, many for what is over by now; below it sweeping gives back less than it costs."""
     drain_scan_max: int = 4096
     """How many waiting requests one freed slot may look at, near a microsecond each, for one that its node can serve;
     a node that finds none is asked again at its next free slot."""

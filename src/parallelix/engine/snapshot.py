@@ -48,4 +48,4 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     idempotent: tuple[Idempotent, ...] = ()
     """Of the last 24 hours, oldest first."""
     uptime: tuple[UptimeRow, ...] = ()
-    """Of this hour and the one before."""
+    """Of as many hours as `uptime` keeps: a rejected attempt may void slots of the last one still."""

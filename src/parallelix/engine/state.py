@@ -6,7 +6,6 @@ The engine is one object in layers, a file each: `state`, `admission`, `steps`, 
 
 from __future__ import annotations
 
-import heapq
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -23,6 +22,7 @@ from parallelix.engine.queue import Queue
 from parallelix.engine.recorder import Recorder
 from parallelix.engine.rows import Row
 from parallelix.engine.settings import EngineSettings
+from parallelix.engine.timers import Timer, Timers
 from parallelix.engine.uptime import Uptime
 from parallelix.protocol.registry import Registration
 from parallelix.protocol.requests import Held
@@ -64,8 +64,7 @@ class State:
         for model in catalogue.models:
             for digest in model.digests:
                 self._models_of_digest.setdefault(digest, []).append(model.name)
-        self._timers: list[tuple[int, int, str, Any]] = []
-        self._timer_count = 0
+        self._timers = Timers(self._purposeful, sweep_min=settings.timers_sweep_min)
         self._now = 0
         self._random: RandomBytes = _no_random
         self._rows: list[Row] = []
@@ -73,7 +72,11 @@ class State:
 
     def next_due(self) -> int | None:
         """When the next `Tick` has something to do; None while nothing waits for time."""
-        return self._timers[0][0] if self._timers else None
+        return self._timers.next_at()
+
+    @property
+    def timers_waiting(self) -> int:
+        return len(self._timers)
 
     def held(self, request: Request) -> Held | None:
         """Why a queued request waits."""
@@ -145,9 +148,20 @@ class State:
     def _log(self, name: str, **fields: Any) -> None:
         self._effects.append(effects.LogEvent(name=name, fields=fields))
 
-    def _set_timer(self, at: int, kind: str, subject: Any) -> None:
-        self._timer_count += 1
-        heapq.heappush(self._timers, (at, self._timer_count, kind, subject))
+    def _purposeful(self, timer: Timer) -> bool:
+        """Whether the timer still has something to do. False only where its handler would do nothing."""
+        _, _, kind, subject = timer
+        match kind:
+            case "queue":
+                return subject in self.queue
+            case "lifetime":
+                return subject in self.requests
+            case "orphan":
+                return subject in self._orphans
+            case "acknowledge" | "deadline" | "cancel":
+                return subject in self._attempts
+            case _:
+                return True
 
     def _take_step(self, answer: Answer) -> Step:
         step = Step(rows=(*self._rows, *self.ledger.take_rows()), effects=tuple(self._effects), answer=answer)

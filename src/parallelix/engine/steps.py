@@ -50,6 +50,7 @@ class Steps(Admission):
         if refused is not None:
             return refused
         assert key is not None
+        assert key.account == event.account, (key.account, event.account)
         plan = self._plan(event)
         if isinstance(plan, Refused):
             return plan
@@ -84,7 +85,7 @@ class Steps(Admission):
         self._rows.append(request.row())
         if event.idempotency_key:
             self._idempotent[(event.account, event.idempotency_key)] = (event.fingerprint, request_id, self._now)
-        self._set_timer(self._now + self.settings.lifetime_ms, "lifetime", request_id)
+        self._timers.set(self._now + self.settings.lifetime_ms, "lifetime", request_id)
         self._place(request)
         return effects.Admitted(request_id=request_id, hold_wei=plan.hold_wei, created=True)
 
@@ -106,17 +107,19 @@ class Steps(Admission):
             return
         if request.request_id in self.queue:
             return
-        key = queue_key(
+        self.queue.add(request.request_id, request.lane, self._queue_key(request))
+        self._timers.set(request.waiting_since + request.queue_ms, "queue", request.request_id)
+        reason = self._held_reason(request)
+        self._progress(request, "held", reason=reason)
+        self._log("request.held", request_id=request.request_id, model=request.model, reason=reason)
+
+    def _queue_key(self, request: Request) -> int:
+        return queue_key(
             self.settings,
             admitted_at=request.admitted_at,
             priority=request.priority,
             complexity_tokens=request.need.tokens,
         )
-        self.queue.add(request.request_id, request.lane, key)
-        self._set_timer(request.waiting_since + request.queue_ms, "queue", request.request_id)
-        reason = self._held_reason(request)
-        self._progress(request, "held", reason=reason)
-        self._log("request.held", request_id=request.request_id, model=request.model, reason=reason)
 
     def _offer(self, request: Request, node: Node) -> None:
         self.queue.discard(request.request_id)
@@ -135,7 +138,7 @@ class Steps(Admission):
         request.become(RequestState.DISPATCHED, now=self._now)
         self._rows.append(attempt.row())
         self._send_offer(request, attempt, node)
-        self._set_timer(self._now + self.settings.acknowledge_ms, "acknowledge", attempt.attempt_id)
+        self._timers.set(self._now + self.settings.acknowledge_ms, "acknowledge", attempt.attempt_id)
         self._progress(request, "dispatched", attempt)
 
     def _send_offer(self, request: Request, attempt: Attempt, node: Node) -> None:
@@ -194,7 +197,7 @@ class Steps(Admission):
         attempt.deadline_at = self._now + request.need.deadline_ms
         request.become(RequestState.RUNNING, now=self._now)
         self._rows.append(attempt.row())
-        self._set_timer(attempt.deadline_at, "deadline", attempt.attempt_id)
+        self._timers.set(attempt.deadline_at, "deadline", attempt.attempt_id)
         self._progress(request, "running", attempt)
 
     def _open_attempt(self, attempt_id: str, node_id: int) -> tuple[Request, Attempt] | Refused:
@@ -272,7 +275,7 @@ class Steps(Admission):
         if count >= self.settings.rejections_to_remove and not node.removed_until:
             node.removed_until = self._now + self.settings.removal_ms
             self._rows.append(node.row())
-            self._set_timer(node.removed_until, "return", node.node_id)
+            self._timers.set(node.removed_until, "return", node.node_id)
             self.pool.refresh(node)
             self._log("node.removed", node_id=str(node.node_id), until=node.removed_until, rejections=count)
 
@@ -338,7 +341,7 @@ class Steps(Admission):
         self._rows.append(row)
         self._unsettled[record.sequence] = request
         if recorder.open_count == 1:
-            self._set_timer(self._now + self.settings.batch_ms, "batch", recorder.batches_closed)
+            self._timers.set(self._now + self.settings.batch_ms, "batch", recorder.batches_closed)
         if recorder.open_count >= self.settings.batch_records_max:
             self._close_batch()
 
@@ -477,7 +480,7 @@ class Steps(Admission):
 
     def _ask_for_partial(self, request: Request, attempt: Attempt) -> None:
         self._withdraw(attempt, request.reason, partial=True)
-        self._set_timer(self._now + self.settings.cancel_grace_ms, "cancel", attempt.attempt_id)
+        self._timers.set(self._now + self.settings.cancel_grace_ms, "cancel", attempt.attempt_id)
 
     def _drop(self, request: Request, attempt: Attempt, reason: str) -> None:
         self._withdraw(attempt, reason, partial=False)

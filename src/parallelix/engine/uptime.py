@@ -45,6 +45,15 @@ class Uptime:
         place = (node_id, hour)
         return (self._credited.get(place, 0) & ~self._voided.get(place, 0)).bit_count()
 
+    def last_credited_ms(self) -> dict[int, int]:
+        """When the last slot began that is credited to each node, as far back as is kept."""
+        last: dict[int, int] = {}
+        for (node_id, hour), bitmap in self._credited.items():
+            if bitmap:
+                began = (hour * SLOTS_PER_HOUR + bitmap.bit_length() - 1) * SLOT_MS
+                last[node_id] = max(began, last.get(node_id, 0))
+        return last
+
     def take_rows(self, now: int) -> list[UptimeRow]:
         """The hours that changed since the last call; forgets hours long written."""
         rows = [

@@ -9,6 +9,7 @@ from parallelix.coordinator.store.store import Store
 from parallelix.engine.lifecycle import FINAL_REQUEST_STATES, RequestState
 from parallelix.engine.rows import BalanceRow, Row
 from parallelix.engine.snapshot import Idempotent, Snapshot
+from parallelix.engine.uptime import HOURS_KEPT
 
 DAY_MS = 24 * scenes.HOUR_MS
 THIS_HOUR = scenes.NOW // scenes.HOUR_MS
@@ -91,8 +92,8 @@ def test_faults_and_idempotency_keys_are_loaded_for_a_day(store: Store) -> None:
     )
 
 
-def test_uptime_of_this_hour_and_the_last_is_loaded(store: Store) -> None:
-    hours = [scenes.uptime("7", hour=THIS_HOUR - age) for age in (2, 1, 0)]
+def test_as_many_hours_of_uptime_are_loaded_as_an_engine_keeps(store: Store) -> None:
+    hours = [scenes.uptime("7", hour=THIS_HOUR - age) for age in range(HOURS_KEPT + 1, -1, -1)]
     store.commit(hours)
     assert store.load(now=scenes.NOW).uptime == tuple(hours[1:])
 

@@ -17,6 +17,7 @@ from parallelix.engine.rows import (
 )
 from parallelix.engine.settings import DAY_MS, HOUR_MS
 from parallelix.engine.snapshot import Idempotent, Snapshot
+from parallelix.engine.uptime import HOURS_KEPT
 
 
 def read_snapshot(reading: Reading, *, now: int) -> Snapshot:
@@ -33,7 +34,7 @@ def read_snapshot(reading: Reading, *, now: int) -> Snapshot:
         records=tuple(reading.rows(RecordRow, queries.UNBATCHED_RECORDS)),
         head=reading.row(RecordRow, queries.HEAD_RECORD),
         idempotent=tuple(map(_idempotent, reading.rows(RequestRow, queries.IDEMPOTENT_SINCE, since=since))),
-        uptime=tuple(reading.rows(UptimeRow, queries.UPTIME_SINCE, hour=now // HOUR_MS - 1)),
+        uptime=tuple(reading.rows(UptimeRow, queries.UPTIME_SINCE, hour=now // HOUR_MS - HOURS_KEPT)),
     )
 
 
