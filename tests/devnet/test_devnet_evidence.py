@@ -33,6 +33,12 @@ def test_a_judge_that_sees_nothing_fails_every_control(monkeypatch: pytest.Monke
     assert [caught for _, caught in evidence.controls(HONEST)] == [False] * len(CONTROLS)
 
 
+def test_a_control_that_cannot_be_made_was_not_noticed() -> None:
+    nothing = replace(HONEST, views={}, receipts={}, chain=(), transfers=())
+
+    assert not any(caught for _, caught in evidence.controls(nothing))
+
+
 @pytest.mark.parametrize("finding", ["lost", "charged_twice", "chain", "ledger"])
 def test_every_kind_of_finding_has_a_control(finding: str) -> None:
     assert finding in {name for name, _ in CONTROLS.values()}

@@ -489,8 +489,9 @@ def main(
         try:
             outcome = asyncio.run(play(console, Path(folder), requests))
         except (DemoFailed, ProcessError, httpx.HTTPError) as error:
-            console.error("demo.failed", str(error) or type(error).__name__)
-            sys.exit(1)
+            reason = str(error) or type(error).__name__
+            console.error("demo.failed", reason)
+            sys.exit(written.write(report, {"failed": reason}, passed=False))
     show(console, outcome)
     sys.exit(conclude(console, outcome, report, written))
 

@@ -162,9 +162,15 @@ Alter = Callable[[Evidence], Evidence]
 
 
 def controls(evidence: Evidence) -> Iterator[tuple[str, bool]]:
-    """(what was altered, whether `judge` noticed) for each. Needs two completed requests at least."""
+    """(what was altered, whether `judge` noticed) for each. What is not there to be altered counts as not noticed."""
+    before = judge(evidence)
     for name, (finding, alter) in CONTROLS.items():
-        yield name, bool(getattr(judge(alter(evidence)), finding))
+        try:
+            after = judge(alter(evidence))
+        except (LookupError, ValueError, StopIteration):
+            yield name, False
+        else:
+            yield name, not set(getattr(before, finding)).issuperset(getattr(after, finding))
 
 
 def _record_edited(evidence: Evidence) -> Evidence:
@@ -232,20 +238,20 @@ def _request_failed(evidence: Evidence) -> Evidence:
 
 
 def _second_charge(evidence: Evidence) -> Evidence:
-    charge = _charge(evidence)
+    charge = _posting(evidence, "charge")
     again = msgspec.structs.replace(charge, transfer_id=f"{charge.transfer_id}:again")
     return replace(evidence, transfers=(*evidence.transfers, again))
 
 
 def _charge_above_hold(evidence: Evidence) -> Evidence:
-    charge = _charge(evidence)
+    charge = _posting(evidence, "charge")
     hold_wei = int(evidence.views[charge.request_id].hold_wei)
     raised = msgspec.structs.replace(charge, amount_wei=str(hold_wei + 1))
     return replace(evidence, transfers=tuple(raised if each is charge else each for each in evidence.transfers))
 
 
 def _release_missing(evidence: Evidence) -> Evidence:
-    release = next(each for each in evidence.transfers if each.transfer_id.startswith("release:"))
+    release = _posting(evidence, "release")
     return replace(evidence, transfers=tuple(each for each in evidence.transfers if each is not release))
 
 
@@ -273,8 +279,8 @@ def _two(evidence: Evidence) -> tuple[str, str]:
     return first, second
 
 
-def _charge(evidence: Evidence) -> TransferRow:
-    return next(each for each in evidence.transfers if each.transfer_id.startswith("charge:"))
+def _posting(evidence: Evidence, kind: str) -> TransferRow:
+    return next(each for each in evidence.transfers if each.transfer_id.startswith(f"{kind}:"))
 
 
 def _one_byte_off(record: bytes) -> bytes:
