@@ -33,13 +33,14 @@ from parallelix.coordinator.settings import load
 from parallelix.coordinator.store.store import Store
 from parallelix.devnet.processes import Child, ProcessError
 from parallelix.node import config, keys
-from parallelix.node import home as files
 from parallelix.node.home import Home
+from parallelix.private_files import FOLDER_MODE
 from parallelix.protocol.encoding import to_hex
 from parallelix.protocol.registry import MINIMUM_STAKE_WEI, Registration
 from parallelix.protocol.requests import NetworkView
 
 CHAIN_ID = 31337
+FOLDER_MODE = 0o700
 FIRST_NODE_ID = 1001
 CREDITS_WEI = 1_000 * 10**18
 START_SECONDS = 60.0
@@ -129,7 +130,7 @@ class Network:
 
     def prepare(self) -> None:
         """Makes folders, keys and files. Takes about a second a node at first: each gets two RSA keys."""
-        self.coordinator_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.coordinator_folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
         settings = {"port": self.port, "chain_id": CHAIN_ID, **self.plan.settings}
         (self.coordinator_folder / "coordinator.toml").write_text(tomli_w.dumps(settings))
         (self.coordinator_folder / "catalogue.toml").write_text(self.plan.catalogue)
@@ -285,7 +286,7 @@ def registration(seat: Seat) -> Registration:
     if keys.node_key_exists(home):
         node = keys.load_node_key(home)
     else:
-        seat.home.parent.mkdir(mode=files.FOLDER_MODE, parents=True, exist_ok=True)
+        seat.home.parent.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
         settings = config.Config(coordinator=seat.coordinator_url, chain_id=CHAIN_ID, tier=1)
         node = keys.create_keys(home, replace=False, config=config.encode_config(settings))
     return Registration(
