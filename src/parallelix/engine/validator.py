@@ -5,7 +5,7 @@ that fails is rejected outright and its unit goes elsewhere.
     2 the node's personal signature is over `parallelix-node:result:<unit id>`
     3 the proof is SHA-256(unit id ‖ result ‖ node id), rebuilt here
     4 the RSA signature covers result, proof and the attempt's facts as the coordinator knows them
-    5 the entries are readable, their texts give the result's text, and every probability is one
+    5 the entries are readable, their texts give the result's text but for lost characters, each probability is one
     6 the text that was streamed to the requester is the beginning of the result's text
     7 the token counts are possible
 """
@@ -27,7 +27,7 @@ from parallelix.protocol.work import Entry, ResultContent
 LOGPROB_SLACK = 1e-3
 """Runtimes round; a log-probability above this is impossible, not imprecise."""
 GAP = "\ufffd"
-"""What stands where bytes of a character were lost; entries may not concatenate there."""
+"""What a runtime shows for bytes of a character that it held back: their text is in the answer, not in an entry."""
 
 
 class Expected(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,9 +128,26 @@ def _examine(result: Result, detail: ResultDetail, expected: Expected, poe_key: 
     )
 
 
+def gives(shown: str, text: str) -> bool:
+    """Whether the entries' text is the answer's, each `GAP` in it standing for at most one lost character."""
+    if shown == text:
+        return True
+    first, *rest = shown.split(GAP)
+    if not rest or len(text) > len(shown) or not text.startswith(first):
+        return False
+    *between, last = rest
+    at = len(first)
+    for piece in between:
+        # The first place is as good as any: what is passed over only leaves less for the rest.
+        found = text.find(piece, at)
+        if found < 0:
+            return False
+        at = found + len(piece)
+    return text.endswith(last) and len(text) - len(last) >= at
+
+
 def _entries_fault(entries: tuple[Entry, ...], content: ResultContent) -> Rejected | None:
-    text = "".join(entry.text for entry in entries)
-    if text != content.text and GAP not in text + content.text:
+    if not gives("".join(entry.text for entry in entries), content.text):
         return Rejected(code="entries_mismatch", message="the entries' texts do not give the result's text")
     for entry in entries:
         logprobs = [logprob for _, logprob in entry.top]

@@ -12,7 +12,7 @@ from typing import Any
 
 from hypothesis import settings
 
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
+REPOSITORY = Path(__file__).resolve().parent.parent
 FOLDER = REPOSITORY / "tests" / "vectors"
 
 FUZZ = int(os.environ.get("PARALLELIX_FUZZ", "1"))
