@@ -159,6 +159,16 @@ def test_the_domain_itself_is_kept_apart_from_the_first_part() -> None:
     assert canonical.domain_hash("a") != canonical.domain_hash("", b"a")
 
 
+def test_a_refusal_does_not_quote_the_value_that_it_refuses() -> None:
+    secret = "it's my - at `$.x` secret"
+    for data in ({"role": secret}, {"version": 1, "kind": secret, "model": "m"}):
+        with pytest.raises(Malformed) as refused:
+            canonical.decode_json(msgspec.json.encode(data), work.Message if "role" in data else work.Payload)
+        assert "secret" not in refused.value.message and "my" not in refused.value.message
+        assert refused.value.message.endswith(("`$.role`", "`$.kind`"))
+        assert refused.value.__cause__ is None and refused.value.__suppress_context__
+
+
 def test_a_refusal_does_not_carry_a_megabyte_of_what_was_refused() -> None:
     with pytest.raises(Malformed) as refused:
         canonical.decode_json(b'{"role":"' + b"x" * 1_000_000 + b'"}', work.Message)

@@ -11,6 +11,7 @@ Reading is strict: `decode` refuses bytes that are not already in canonical form
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Annotated, TypeAlias, TypeVar
 
 import msgspec
@@ -27,6 +28,7 @@ Integer: TypeAlias = Annotated[int, Meta(ge=-INTEGER_MAX, le=INTEGER_MAX)]
 hash something else."""
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=INTEGER_MAX)]
 
+_QUOTED = re.compile(r"(value|unknown field) ['\"`0-9-].*?( - at `\$[^`]*`)?$", re.DOTALL)
 _REASON_CHARACTERS_MAX = 200
 """A parser quotes what it refused; a message must not carry a megabyte of somebody's text into a log."""
 
@@ -49,11 +51,16 @@ def decode_json(data: bytes | str, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(data, type=kind)
     except msgspec.ValidationError as error:
-        raise Malformed(f"{kind.__name__}: {str(error)[:_REASON_CHARACTERS_MAX]}") from error
+        raise Malformed(f"{kind.__name__}: {_unquoted(str(error))[:_REASON_CHARACTERS_MAX]}") from None
     except (msgspec.DecodeError, UnicodeError) as error:
         raise Malformed(f"{kind.__name__}: not valid JSON ({str(error)[:_REASON_CHARACTERS_MAX]})") from error
     except RecursionError as error:
         raise Malformed(f"{kind.__name__}: nested deeper than a message may be") from error
+
+
+def _unquoted(reason: str) -> str:
+    """A reason without the value that it quotes: that may be somebody's prompt or answer, and reasons go into logs."""
+    return _QUOTED.sub(r"\1 that is not shown here\2", reason)
 
 
 def domain_hash(domain: str, *parts: bytes) -> bytes:
