@@ -1,4 +1,4 @@
-"""What each command answers to --json. The JSON schemas in `docs/schemas/client-cli` are made from these."""
+"""What commands answer to --json, where it is not what the coordinator answered: schemas.py has the whole list."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from typing import Literal
 
 import msgspec
 
-from parallelix.protocol.receipts import Receipt
-from parallelix.protocol.requests import AccountView, KeyList, ModelList, Quote, RequestList, RequestView
 from parallelix.protocol.work import Usage
 
 
@@ -132,27 +130,3 @@ class ErrorAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
     error: str
     message: str
-
-
-SCHEMAS: dict[str, type[msgspec.Struct]] = {
-    "account": AccountView,
-    "ask": AskEvent,
-    "coordinator-grant": GrantAnswer,
-    "coordinator-key": NewKeyAnswer,
-    "coordinator-key-list": IssuedKeys,
-    "coordinator-key-revoke": RevokedAnswer,
-    "coordinator-run": RunAnswer,
-    "error": ErrorAnswer,
-    "keys": KeyList,
-    "login": LoginAnswer,
-    "models": ModelList,
-    "quote": Quote,
-    "receipt-refresh": RefreshAnswer,
-    "receipt-show": Receipt,
-    "receipt-verify": VerifyAnswer,
-    "request-cancel": RequestView,
-    "request-get": RequestView,
-    "request-list": RequestList,
-    "version": VersionAnswer,
-}
-"""One schema file for each name."""

@@ -33,7 +33,7 @@ def login(console: Console, *, url: str, coordinator: str) -> None:
     async def tried(client: Client) -> tuple[AccountView, NetworkView]:
         return await client.account(), await client.network()
 
-    found, network = run(tried, chosen)
+    found, network = run(console, tried, chosen)
     signer = given or network.coordinator
     if stored.url == chosen.url and stored.coordinator not in ("", signer):
         console.note(f"this coordinator signed as {stored.coordinator} before; its older receipts name that address")
@@ -64,7 +64,7 @@ def _read_key(console: Console) -> str:
 
 
 def models(console: Console, *, url: str) -> None:
-    found = asked(lambda client: client.models(), url=url)
+    found = asked(console, lambda client: client.models(), url=url)
     console.heading("models on offer")
     for model in found.data:
         console.plain(f"· {model.id}")
@@ -78,7 +78,7 @@ def models(console: Console, *, url: str) -> None:
 
 
 def account(console: Console, *, url: str) -> None:
-    found = asked(lambda client: client.account(), url=url)
+    found = asked(console, lambda client: client.account(), url=url)
     console.heading(f"account {found.account}")
     console.fact("available", amounts.shown(found.available_wei), label_columns=LABEL_COLUMNS)
     console.fact("held", f"{amounts.shown(found.held_wei)} for {found.open_requests} open", label_columns=LABEL_COLUMNS)
@@ -88,7 +88,7 @@ def account(console: Console, *, url: str) -> None:
 
 
 def keys(console: Console, *, url: str) -> None:
-    found = asked(lambda client: client.keys(), url=url)
+    found = asked(console, lambda client: client.keys(), url=url)
     console.heading("keys of this account")
     for key in found.data:
         _print_key(console, key)
