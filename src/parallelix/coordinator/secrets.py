@@ -4,19 +4,16 @@ key that signs receipts.
 
 from __future__ import annotations
 
-import os
 import secrets
-import stat
+from contextlib import suppress
 from pathlib import Path
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from parallelix import private_files
 from parallelix.protocol.envelope import KEY_BYTES
 from parallelix.protocol.signing import NodeKey
-
-FILE_MODE = 0o600
-FOLDER_MODE = 0o700
 
 
 class SecretRefused(Exception):
@@ -38,31 +35,19 @@ class CoordinatorSecrets:
 
 def load_or_create(folder: Path) -> CoordinatorSecrets:
     """The secrets in `folder`, made on first use. Raises `SecretRefused` when a file is loose or damaged."""
-    folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+    folder.mkdir(mode=private_files.FOLDER_MODE, parents=True, exist_ok=True)
     storage_key = _load_or_create(folder / "storage.key")
     return CoordinatorSecrets(storage_key, NodeKey(_load_or_create(folder / "coordinator.key")))
 
 
 def _load_or_create(path: Path) -> bytes:
     """Thirty-two random bytes as hex. A file that exists is never replaced: what it sealed would be lost with it."""
+    with suppress(FileExistsError):
+        private_files.create(path, f"{secrets.token_hex(KEY_BYTES)}\n".encode())
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, FILE_MODE)
-    except FileExistsError:
-        return _read(path)
-    with os.fdopen(descriptor, "w") as file:
-        os.fchmod(descriptor, FILE_MODE)
-        file.write(secrets.token_hex(KEY_BYTES) + "\n")
-        file.flush()
-        os.fsync(descriptor)
-    return _read(path)
-
-
-def _read(path: Path) -> bytes:
-    found = path.lstat()
-    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise SecretRefused(f"{path}: must be a regular file of this user with mode 0600; run: chmod 600 {path}")
-    try:
-        secret = bytes.fromhex(path.read_text().strip())
+        secret = bytes.fromhex(private_files.read(path).decode().strip())
+    except private_files.PrivateFileRefused as error:
+        raise SecretRefused(str(error)) from error
     except (ValueError, UnicodeDecodeError) as error:
         raise SecretRefused(f"{path}: is not {KEY_BYTES} bytes in hex; restore it from a backup") from error
     if len(secret) != KEY_BYTES:

@@ -40,7 +40,6 @@ from parallelix.protocol.registry import MINIMUM_STAKE_WEI, Registration
 from parallelix.protocol.requests import NetworkView
 
 CHAIN_ID = 31337
-FOLDER_MODE = 0o700
 FIRST_NODE_ID = 1001
 CREDITS_WEI = 1_000 * 10**18
 START_SECONDS = 60.0

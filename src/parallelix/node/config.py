@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
-from parallelix.node import home as files
-from parallelix.node.errors import ConfigRefused, KeyMissing, NodeError, SecretOffered
+from parallelix import private_files
+from parallelix.node.errors import ConfigRefused, SecretOffered
 from parallelix.node.home import Home
 from parallelix.node.hours import is_open, parse_hours
 from parallelix.protocol.canonical import Count
@@ -78,11 +78,11 @@ COMMENTS = {
 def load_config(home: Home) -> Config:
     """Defaults where there is no file. Raises `ConfigRefused` with the field, its value and the bound."""
     try:
-        data = files.read_private(home.config, public=True)
-    except KeyMissing:
+        data = private_files.read(home.config, public=True)
+    except FileNotFoundError:
         return Config()
-    except NodeError as error:
-        raise ConfigRefused(error.message) from error
+    except private_files.PrivateFileRefused as error:
+        raise ConfigRefused(str(error)) from error
     try:
         config = msgspec.toml.decode(data, type=Config)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

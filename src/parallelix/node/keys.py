@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from parallelix.node import home as files
+from parallelix import private_files
 from parallelix.node.errors import KeyExists, KeyRefused
-from parallelix.node.home import Home
+from parallelix.node.home import Home, exclusive, key_trouble
 from parallelix.protocol.signing import NodeKey
 
 if TYPE_CHECKING:
@@ -55,8 +55,10 @@ def node_key_exists(home: Home) -> bool:
 
 def load_node_key(home: Home) -> NodeKey:
     """Raises `KeyMissing` or `KeyRefused`."""
-    files.require_private_folder(home.root)
-    return _parse_node_key(home.node_key, files.read_private(home.node_key))
+    with key_trouble():
+        private_files.require_folder(home.root)
+        data = private_files.read(home.node_key)
+    return _parse_node_key(home.node_key, data)
 
 
 def load_keys(home: Home) -> NodeKeys:
@@ -64,20 +66,12 @@ def load_keys(home: Home) -> NodeKeys:
     from joserfc.jwk import RSAKey
 
     node = load_node_key(home)
-    files.require_private_folder(home.keys_folder)
-    envelope = files.read_private(home.envelope_key)
+    with key_trouble():
+        private_files.require_folder(home.keys_folder)
+        envelope = private_files.read(home.envelope_key)
+        poe = private_files.read(home.poe_key)
     _parse_rsa(home.envelope_key, envelope)
-    poe = _parse_rsa(home.poe_key, files.read_private(home.poe_key))
-    return NodeKeys(node=node, envelope=RSAKey.import_key(envelope), poe=poe)
-
-
-def check_modes(home: Home) -> None:
-    """Every rule about files and folders, without parsing a key. Raises `KeyMissing` or `KeyRefused`."""
-    files.require_private_folder(home.root)
-    files.read_private(home.node_key)
-    files.require_private_folder(home.keys_folder)
-    files.read_private(home.envelope_key)
-    files.read_private(home.poe_key)
+    return NodeKeys(node=node, envelope=RSAKey.import_key(envelope), poe=_parse_rsa(home.poe_key, poe))
 
 
 def create_keys(
@@ -88,18 +82,25 @@ def create_keys(
     Raises `KeyExists` unless `replace`, and `Busy` while a daemon or another `init` uses the folder. `progress` is
     told of each step before it begins.
     """
-    files.make_folder(home.root)
-    with files.exclusive(home, purpose="init"):
+    _make_folder(home.root)
+    with exclusive(home, purpose="init"):
         if node_key_exists(home) and not replace:
             raise KeyExists(existing_key_message(home))
         _remove_staging(home)
-        files.make_folder(home.keys_folder)
+        _make_folder(home.keys_folder)
         staging = home.root / f"{STAGING_PREFIX}{os.getpid()}"
-        files.make_folder(staging)
+        _make_folder(staging)
         try:
             return _stage_and_install(home, staging, config, progress)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        private_files.make_folder(path)
+    except private_files.PrivateFileRefused as error:
+        raise KeyRefused(str(error)) from error
 
 
 def existing_key_message(home: Home) -> str:
@@ -111,22 +112,22 @@ def existing_key_message(home: Home) -> str:
 
 def _stage_and_install(home: Home, staging: Path, config: bytes | None, progress: Callable[[str], None]) -> NodeKey:
     progress("envelope key (RSA-3072)")
-    files.create_private(staging / home.envelope_key.name, _new_rsa_pem())
+    private_files.create(staging / home.envelope_key.name, _new_rsa_pem())
     progress("proof key (RSA-3072)")
-    files.create_private(staging / home.poe_key.name, _new_rsa_pem())
+    private_files.create(staging / home.poe_key.name, _new_rsa_pem())
     progress("node key (secp256k1)")
     node = NodeKey.generate()
-    files.create_private(staging / home.node_key.name, f"{NODE_KEY_PREFIX}{node.secret.hex()}\n".encode())
-    files.sync_folder(staging)
+    private_files.create(staging / home.node_key.name, f"{NODE_KEY_PREFIX}{node.secret.hex()}\n".encode())
+    private_files.sync_folder(staging)
     for path in (home.envelope_key, home.poe_key):
         (staging / path.name).replace(path)
-    files.sync_folder(home.keys_folder)
+    private_files.sync_folder(home.keys_folder)
     # What is known of the old key's node says nothing about the new one's.
     home.state.unlink(missing_ok=True)
     if config is not None:
-        files.replace_private(home.config, config)
+        private_files.replace(home.config, config)
     (staging / home.node_key.name).replace(home.node_key)
-    files.sync_folder(home.root)
+    private_files.sync_folder(home.root)
     return node
 
 

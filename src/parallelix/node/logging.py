@@ -21,7 +21,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from parallelix.node.home import FILE_MODE, Home
+from parallelix.node.home import Home
+from parallelix.private_files import FILE_MODE
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping

@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 from msgspec import Meta
 
-from parallelix.node import home as files
-from parallelix.node.errors import KeyMissing, KeyRefused
+from parallelix import private_files
 from parallelix.node.home import Home
 
 if TYPE_CHECKING:
@@ -134,14 +133,14 @@ def read(home: Home) -> Stored:
     if not home.node_key.exists():
         return Stored(state=State.FRESH)
     try:
-        stored = msgspec.json.decode(files.read_private(home.state), type=Stored)
-    except (KeyMissing, KeyRefused, msgspec.DecodeError, UnicodeDecodeError):
+        stored = msgspec.json.decode(private_files.read(home.state), type=Stored)
+    except (FileNotFoundError, private_files.PrivateFileRefused, msgspec.DecodeError, UnicodeDecodeError):
         return Stored(state=State.INITED)
     return Stored(state=State.INITED) if stored.state is State.FRESH else stored
 
 
 def write(home: Home, stored: Stored, *, durable: bool) -> None:
-    files.replace_private(home.state, msgspec.json.encode(stored) + b"\n", durable=durable)
+    private_files.replace(home.state, msgspec.json.encode(stored) + b"\n", durable=durable)
 
 
 class StateMachine:

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from parallelix.node.home import FILE_MODE
+from parallelix.private_files import FILE_MODE
 from parallelix.protocol.messages import UptimeReceipt
 
 FILE_BYTES_MAX = 8 * 1024 * 1024

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 from node_scene import Operate
 
+from parallelix import private_files
 from parallelix.node import keys
 from parallelix.node.errors import Busy, KeyExists, KeyMissing, KeyRefused
-from parallelix.node.home import Home, create_private, exclusive, read_private, require_private_folder
+from parallelix.node.home import Home, exclusive
+from parallelix.private_files import PrivateFileRefused
 
 MARK = keys.NODE_KEY_PREFIX.encode()
 PRIVATE = {"node.key": "node_key", "envelope.pem": "envelope_key", "poe.pem": "poe_key"}
@@ -124,10 +126,10 @@ def test_a_key_or_folder_of_another_user_is_refused(made: Home, operate: Operate
 
 def test_another_owner_is_refused_also_where_this_user_could_read_the_file(made: Home) -> None:
     another = os.geteuid() + 1
-    with pytest.raises(KeyRefused, match=f"must belong to user {another}"):
-        read_private(made.node_key, owner_uid=another)
-    with pytest.raises(KeyRefused, match=f"must belong to user {another}"):
-        require_private_folder(made.keys_folder, owner_uid=another)
+    with pytest.raises(PrivateFileRefused, match=f"must belong to user {another}"):
+        private_files.read(made.node_key, owner_uid=another)
+    with pytest.raises(PrivateFileRefused, match=f"must belong to user {another}"):
+        private_files.require_folder(made.keys_folder, owner_uid=another)
 
 
 @pytest.mark.parametrize(
@@ -165,9 +167,9 @@ def test_a_missing_key_says_how_to_get_one(home: Home) -> None:
 
 
 def test_creating_never_overwrites(tmp_path: Path) -> None:
-    create_private(tmp_path / "file", b"first")
+    private_files.create(tmp_path / "file", b"first")
     with pytest.raises(FileExistsError):
-        create_private(tmp_path / "file", b"second")
+        private_files.create(tmp_path / "file", b"second")
     assert (tmp_path / "file").read_bytes() == b"first"
 
 

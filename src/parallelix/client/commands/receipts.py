@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from parallelix import private_files
 from parallelix.client import amounts, answers, kept
 from parallelix.client import config as configs
 from parallelix.client.commands.opening import asked, moment
@@ -85,7 +86,7 @@ def refresh(console: Console, path: Path, *, url: str) -> None:
         )
     after = msgspec.structs.replace(before, receipt=new) if isinstance(before, KeptAnswer) else new
     if after != before:
-        configs.replace_private(path, msgspec.json.format(msgspec.json.encode(after), indent=1) + b"\n")
+        private_files.replace(path, msgspec.json.format(msgspec.json.encode(after), indent=1) + b"\n")
     batch = new.batch.number if new.batch is not None else None
     if batch is None:
         console.warn("its batch is not confirmed yet; try again in some minutes")
