@@ -153,7 +153,7 @@ class _Daemon:
             slots=settings.slots,
             life=self._life,
             reporter=reporter,
-            on_model_missing=self._offer.look_soon,
+            on_runtime_trouble=self._offer.look_soon,
         )
         self._uptime_log = UptimeLog(settings.home)
         self._heart = Heart(

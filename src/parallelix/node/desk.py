@@ -32,6 +32,8 @@ RETURN_SECONDS = 60.0
 REFUSED_PAUSE_SECONDS = 1.0
 NOTHING_NEW_PAUSE_SECONDS = 0.1
 """From a poll that brought no news to the next: a coordinator that answers at once must not keep a node busy."""
+_RUNTIME_TROUBLE = frozenset({"node.runtime_failed", "node.deadline_exceeded", "node.unsupported"})
+"""Perhaps it is down, hangs, or has lost a model: that is looked at now, before more requests find out."""
 HURRY_SECONDS = 3.0
 """For one try to tell the coordinator, and a runtime's moment to stop."""
 
@@ -46,7 +48,7 @@ class Desk:
         slots: int,
         life: Life,
         reporter: Reporter,
-        on_model_missing: Callable[[], None],
+        on_runtime_trouble: Callable[[], None],
     ) -> None:
         self.pause = ""
         self.draining = False
@@ -55,7 +57,7 @@ class Desk:
         self._slots = slots
         self._life = life
         self._reporter = reporter
-        self._on_model_missing = on_model_missing
+        self._on_runtime_trouble = on_runtime_trouble
         self._loop = asyncio.get_running_loop()
         self._attempts: dict[str, Attempt] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -220,8 +222,8 @@ class Desk:
         finally:
             del self._attempts[attempt.attempt_id]
             self._open_gates()
-        if attempt.model_missing:
-            self._on_model_missing()
+        if ended.code in _RUNTIME_TROUBLE:
+            self._on_runtime_trouble()
         self._tell_ended(unit, attempt.sealed.model[:128], ended)
 
     def _tell_ended(self, unit: str, model: str, ended: Ended) -> None:

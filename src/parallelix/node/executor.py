@@ -117,7 +117,6 @@ class Attempt:
 
     def __init__(self, sealed: messages.Work, *, place: Workplace, on_slot_free: Callable[[], None]) -> None:
         self.sealed = sealed
-        self.model_missing = False
         self._place = place
         self._on_slot_free = on_slot_free
         self._loop = asyncio.get_running_loop()
@@ -190,7 +189,6 @@ class Attempt:
         digest = self._place.models.get(self.sealed.model)
         if digest == self.sealed.model_digest:
             return None
-        self.model_missing = digest is None
         what = "is not served here any more" if digest is None else "has other weights here"
         return _declined("node.unsupported", f"the model {self.sealed.model[:100]} {what}")
 
@@ -322,10 +320,7 @@ class Attempt:
         private = (*private_texts_of(opened.payload), self._output.text)
         reason = without_private_text(str(error)[:ERROR_CHARACTERS_MAX], private)
         match error:
-            case base.RuntimeUnsupported():
-                return _declined("node.unsupported", reason)
-            case base.ModelMissing():
-                self.model_missing = True
+            case base.RuntimeUnsupported() | base.ModelMissing():
                 return _declined("node.unsupported", reason)
             case base.RuntimeFailed():
                 return _failed("node.runtime_failed", reason)

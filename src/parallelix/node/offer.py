@@ -50,7 +50,7 @@ class Offer:
         return changed
 
     def look_soon(self) -> None:
-        """Something that was offered was not there."""
+        """Something that was offered was not there, or failed."""
         self._look_now.set()
 
     async def changed(self) -> None:

@@ -13,6 +13,7 @@ from running_daemon import StartDaemon
 from scripted_coordinator import CHAIN_ID, Handed, ScriptedCoordinator
 from scripted_runtime import MODEL, ScriptedRuntime
 
+from parallelix.node.runtimes import base
 from parallelix.protocol import messages, signing
 from parallelix.protocol.encoding import from_hex
 from parallelix.protocol.work import Message, Payload, Sampling
@@ -344,14 +345,32 @@ async def test_an_answer_that_is_nobodys_is_not_believed(
         assert (await coordinator.returned(await coordinator.hand_out(chat()))).outcome == "completed"
 
 
+@pytest.mark.parametrize("deadline_seconds", [60.0, 0.1])
+async def test_a_failed_attempt_makes_the_node_look_at_its_runtime(
+    coordinator: ScriptedCoordinator,
+    start_daemon: StartDaemon,
+    runtime: ScriptedRuntime,
+    monkeypatch: pytest.MonkeyPatch,
+    deadline_seconds: float,
+) -> None:
+    runtime.will_say("one two", gate_at=2 if deadline_seconds < 1 else None, error=base.RuntimeFailed("it is gone"))
+
+    async def version() -> str:
+        raise base.RuntimeFailed("connection refused")
+
+    async with start_daemon() as daemon:
+        monkeypatch.setattr(runtime, "version", version)
+        await coordinator.returned(await coordinator.hand_out(chat(), deadline_seconds=deadline_seconds))
+        assert (await daemon.until_told("runtime.down")).fields["reason"] == "connection refused"
+        await coordinator.until(lambda: bool(coordinator.heartbeats) and coordinator.heartbeats[-1].paused)
+
+
 async def test_a_runtime_that_goes_down_pauses_the_node_and_its_return_resumes_it(
     coordinator: ScriptedCoordinator,
     start_daemon: StartDaemon,
     runtime: ScriptedRuntime,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from parallelix.node.runtimes import base
-
     monkeypatch.setattr("parallelix.node.offer.LOOK_SECONDS", 0.1)
     monkeypatch.setattr("parallelix.node.offer.LOOK_SECONDS_DOWN", 0.1)
     down = True

@@ -116,6 +116,23 @@ async def test_a_worker_that_dies_fails_its_requests_and_is_replaced(runtime: Ll
     await until(served_again)
 
 
+async def test_a_worker_that_hangs_is_ended_when_it_is_looked_at(
+    runtime: LlamaCpp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await answer(runtime, completion())
+    (hanging,) = workers()
+    await runtime.version()
+    assert [worker.pid for worker in workers()] == [hanging.pid]
+
+    hanging.suspend()
+    monkeypatch.setattr("parallelix.node.runtimes.llama_cpp._HANGS_SECONDS", 0.2)
+    monkeypatch.setattr("parallelix.node.runtimes.llama_cpp._STOP_SECONDS_MAX", 0.2)
+    await runtime.version()
+
+    assert workers() == []
+    assert len(await answer(runtime, completion())) == 4
+
+
 async def test_another_model_takes_the_place_of_an_idle_one(runtime: LlamaCpp) -> None:
     await answer(runtime, completion("words"))
     (first,) = workers()

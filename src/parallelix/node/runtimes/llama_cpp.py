@@ -60,6 +60,8 @@ MODELS_LOADED_MAX_DEFAULT = 2
 # 40 GB from a disk that reads 100 MB a second take seven minutes.
 _LOAD_SECONDS_MAX = 600
 _STOP_SECONDS_MAX = 5
+# Its threads for questions are not those that compute: on the busiest machine they answer within a second.
+_HANGS_SECONDS = 30.0
 _ANSWER_BYTES_MAX = 16 * 1024 * 1024
 _EMBEDDINGS_BYTES_MAX = 256 * 1024 * 1024
 _ERROR_LINES_MAX = 100
@@ -215,10 +217,18 @@ class LlamaCpp:
         self._seats_changed = asyncio.Condition()
 
     async def version(self) -> str:
-        try:
-            return importlib.metadata.version("xllamacpp")
-        except importlib.metadata.PackageNotFoundError as error:
-            raise RuntimeFailed(_MISSING) from error
+        """Ends workers that hang: the next request starts them again."""
+        await asyncio.gather(*(self._end_if_it_hangs(digest) for digest in list(self._seats)))
+        return _version()
+
+    async def _end_if_it_hangs(self, digest: str) -> None:
+        seat = self._seats[digest]
+        if seat.dead or not seat.loading.done() or await seat.loading.result().answers():
+            return
+        async with self._seats_changed:
+            if self._seats.get(digest) is seat:
+                await _ended(self._seats.pop(digest))
+                self._seats_changed.notify_all()
 
     async def models(self) -> list[Model]:
         """Reads each file once, and again when its size or time of change is another: 2 s for 4 GB."""
@@ -330,7 +340,7 @@ class LlamaCpp:
     @asynccontextmanager
     async def _leased(self, file: _File) -> AsyncGenerator[_Worker]:
         """The file's worker, loaded if need be, and kept for as long as the block runs."""
-        await self.version()
+        _version()
         seat = await self._seat(file)
         try:
             yield await asyncio.shield(seat.loading)
@@ -369,6 +379,13 @@ class LlamaCpp:
             await worker.aclose()
             raise RuntimeFailed(f"{file.path} was changed while it was loaded: ask again")
         return worker
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("xllamacpp")
+    except importlib.metadata.PackageNotFoundError as error:
+        raise RuntimeFailed(_MISSING) from error
 
 
 async def _ended(seat: _Seat) -> None:
@@ -644,6 +661,15 @@ class _Worker:
         if not response.is_success:
             raise _refusal(response.status_code, content)
         return content
+
+    async def answers(self) -> bool:
+        """Whether it answers a simple question at all."""
+        try:
+            async with asyncio.timeout(_HANGS_SECONDS):
+                await self.answer("/health")
+        except (TimeoutError, RuntimeFailed):
+            return False
+        return True
 
     async def events(self, path: str, request: Mapping[str, Any]) -> AsyncGenerator[bytes]:
         """The data of each server-sent event. The connection buffers what is not read; the rest waits in llama.cpp,
