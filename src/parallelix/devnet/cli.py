@@ -206,15 +206,16 @@ def what_to_try(url: str, api_key: str) -> list[str]:
 
 
 async def _watch(console: Console, network: Network) -> None:
-    """Until the coordinator ends, which is an error. A node may: somebody wants to see what happens then."""
+    """Whoever kills a process wants to see what happens then: a node stays away, the coordinator is started again."""
     running = dict(network.nodes)
-    coordinator = network.coordinator
-    assert coordinator is not None
-    while coordinator.running:
+    while True:
         for number, node in list(running.items()):
             if not node.running:
                 del running[number]
                 console.warn(f"node {number} {_ending(node)}; the others go on")
+        assert network.coordinator is not None
+        if not network.coordinator.running:
+            await _start_again(console, network, network.coordinator)
         with contextlib.suppress(httpx.HTTPError):
             view = await network.view()
             console.live(
@@ -222,7 +223,15 @@ async def _watch(console: Console, network: Network) -> None:
                 f" · records {view.records} · ctrl-c to stop"
             )
         await asyncio.sleep(LOOK_SECONDS)
-    raise ProcessError(f"the coordinator {_ending(coordinator)}:\n{coordinator.tail()}")
+
+
+async def _start_again(console: Console, network: Network, ended: Child) -> None:
+    """Raises `ProcessError` where it ended by itself."""
+    if (ended.exit_code or 0) >= 0:
+        raise ProcessError(f"the coordinator {_ending(ended)}:\n{ended.tail()}")
+    console.warn(f"the coordinator {_ending(ended)}; starting it again")
+    await network.start_coordinator()
+    console.done(f"coordinator {network.url} · what was open goes on")
 
 
 def _count(nodes: int) -> str:
