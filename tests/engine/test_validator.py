@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import vector_files as vectors
 from parallelix.engine import validator
+from parallelix.engine.events import ExecutionFacts
 from parallelix.engine.validator import Expected, Rejected, Verified
 from parallelix.protocol import canonical, poe, signing, work
 from parallelix.protocol.encoding import to_base64url, to_hex
@@ -125,7 +126,7 @@ def test_an_honest_result_is_taken_with_the_facts_of_its_record() -> None:
     proof = poe.proof_of_execution(UNIT, content_bytes, 7)
     assert verdict.content.text == "Credits." and verdict.content_bytes == content_bytes
     assert verdict.entries == ENTRIES and verdict.entries_bytes == work.encode_entries(ENTRIES)
-    assert verdict.facts == validator.ExecutionFacts(
+    assert verdict.facts == ExecutionFacts(
         usage=Usage(prompt_tokens=12, completion_tokens=3),
         entries_counted=3,
         input_hash=to_hex(EXPECTED.input_hash),

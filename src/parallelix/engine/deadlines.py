@@ -77,7 +77,9 @@ class Deadlines(Nodes):
         node.online = False
         self.pool.refresh(node)
         self._log("node.offline", node_id=str(node_id), last_seen=node.last_seen)
-        self._lose_attempts(node, "node_offline")
+        # An unstaking node is refused its heartbeats; what it was given before it may still return, in its time.
+        if not node.cooling:
+            self._lose_attempts(node, "node_offline")
         self._drain_penalised()
 
     def _return_due(self, node_id: int) -> None:

@@ -111,6 +111,10 @@ class Node:
     def registered(self) -> bool:
         return self.registration is not None and self.registration.state == "active"
 
+    @property
+    def cooling(self) -> bool:
+        return self.registration is not None and self.registration.state == "cooling"
+
     def row(self) -> NodeRow:
         return NodeRow(
             node_id=str(self.node_id),
