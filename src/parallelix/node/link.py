@@ -241,7 +241,8 @@ class Link:
         except TimeoutError as error:
             raise Unavailable(f"{path}: no answer within {seconds} s") from error
         except (aiohttp.ClientError, OSError) as error:
-            raise Unavailable(f"{path}: {type(error).__name__}: {str(error)[:MESSAGE_CHARACTERS_MAX]}") from error
+            reason = str(error)[:MESSAGE_CHARACTERS_MAX] or type(error).__name__
+            raise Unavailable(f"{path}: {reason}") from error
         if response.status != 200:
             raise self._refusal(path, response.status, response.headers, answer)
         return answer
