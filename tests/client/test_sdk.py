@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanage
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from client_scene import Pauses
 from cutting_wire import CuttingWire
@@ -33,10 +34,18 @@ from parallelix.client import (
     kept,
 )
 from parallelix.engine import events as engine_events
-from parallelix.protocol.requests import ChatMessage, CreateRequest
+from parallelix.protocol.requests import ChatMessage, CreateRequest, RequestView
 
 Wire = Callable[[Network], AbstractAsyncContextManager[CuttingWire]]
 PATIENT = Retry(first_seconds=0.01)
+
+VIEW = msgspec.json.encode(
+    RequestView(
+        id="req_1", state="queued", reason="", workload_class="ai.inference", kind="chat", model=MODEL,
+        hardware_tier=1, priority="standard", deadline_seconds=1, queue_seconds=1, created_at=1, finished_at=None,
+        attempts=0, usage=None, hold_wei="1", charge_wei="0", settled=False, record_hash=None,
+    )
+)  # fmt: skip
 
 on_the_shared_network = pytest.mark.asyncio(loop_scope="module")
 
@@ -165,6 +174,39 @@ async def test_leaving_a_stream_cancels_and_leaving_it_detached_does_not(
         kept_on = await first_words_of(client.stream(chat("wait here", model=MODEL), detached=True))
         runtime.gate.set()
         await eventually(lambda: is_in(client, kept_on, "completed"))
+
+
+async def test_whoever_is_cancelled_before_it_knows_its_request_leaves_none_behind(
+    start_network: StartNetwork, runtime: TalkingRuntime
+) -> None:
+    async with start_network(runtime) as network, customer(network) as client:
+        asking = asyncio.create_task(client.ask(chat("wait here", model=MODEL)))
+        await eventually(lambda: has_requests(client))
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        (view,) = (await client.list()).data
+        await eventually(lambda: is_in(client, view.id, "cancelled"))
+
+
+async def test_a_create_that_is_cut_off_by_its_caller_is_taken_back() -> None:
+    answering = asyncio.Event()
+    calls: list[str] = []
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        calls.append(f"{request.method} {request.url.path}")
+        if len(calls) == 1:
+            answering.set()
+            await asyncio.sleep(0.05)
+        return httpx.Response(201, content=VIEW)
+
+    async with Client("http://127.0.0.1:1", "prlx_x", transport=httpx.MockTransport(answer)) as client:
+        asking = asyncio.create_task(client.ask(chat("one", model=MODEL)))
+        await answering.wait()
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+    assert calls == ["POST /v1/requests", "POST /v1/requests/req_1/cancel"]
 
 
 async def first_words_of(stream: AsyncGenerator[Event]) -> str:

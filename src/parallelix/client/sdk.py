@@ -94,7 +94,7 @@ class Client:
         Leaving before the end cancels the request unless `detached`; leave through `contextlib.aclosing` or by
         cancelling the task, so that it is told at once.
         """
-        view = await self.create(body, idempotency_key=idempotency_key)
+        view = await self._created(body, idempotency_key, detached=detached)
         over = False
         try:
             yield Created(request_id=view.id, view=view)
@@ -215,6 +215,22 @@ class Client:
             if error.status == 404:
                 return None
             raise
+
+    async def _created(
+        self, body: CreateRequest, idempotency_key: str | None, *, detached: bool
+    ) -> requests.RequestView:
+        """As `create`; but whoever is cancelled while its answer is on the way leaves no request behind."""
+        creating = asyncio.ensure_future(self.create(body, idempotency_key=idempotency_key))
+        try:
+            return await asyncio.shield(creating)
+        except asyncio.CancelledError:
+            if not detached:
+                with suppress(ClientError, TimeoutError):
+                    async with asyncio.timeout(CANCEL_SECONDS):
+                        await self._give_up((await creating).id)
+            raise
+        finally:
+            creating.cancel()
 
     async def _give_up(self, request_id: str) -> None:
         with suppress(ClientError, TimeoutError):

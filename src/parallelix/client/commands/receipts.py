@@ -31,7 +31,7 @@ _REQUEST_ID = re.compile(r"req_[0-9a-f]{64}")
 
 
 def show(console: Console, request_id: str, *, url: str) -> None:
-    receipt = asked(lambda client: client.receipt(request_id), url=url)
+    receipt = asked(console, lambda client: client.receipt(request_id), url=url)
     record = receipt.record
     console.heading("receipt")
     console.pair("request", record.request_id)
@@ -58,7 +58,7 @@ def verify(
     known = configs.require_address(coordinator) if coordinator else configs.load_file().coordinator
     published: list[Check] = []
     if _REQUEST_ID.fullmatch(source) and not Path(source).exists():
-        found, published = asked(lambda client: _fetched(client, source), url=url)
+        found, published = asked(console, lambda client: _fetched(client, source), url=url)
     else:
         found = _from_file(source)
     receipt = found.receipt if isinstance(found, KeptAnswer) else found
@@ -78,7 +78,7 @@ def verify(
 def refresh(console: Console, path: Path, *, url: str) -> None:
     before = _from_file(str(path))
     old = before.receipt if isinstance(before, KeptAnswer) else before
-    new = asked(lambda client: client.receipt(old.record.request_id), url=url)
+    new = asked(console, lambda client: client.receipt(old.record.request_id), url=url)
     if new.record != old.record or new.coordinator != old.coordinator:
         raise FileRefused(
             f"{path}: the coordinator now gives another record for {old.record.request_id}; the file stays as it is: "
@@ -91,7 +91,7 @@ def refresh(console: Console, path: Path, *, url: str) -> None:
     if batch is None:
         console.warn("its batch is not confirmed yet; try again in some minutes")
     else:
-        console.done(f"{path} has the proof of batch {batch}")
+        console.done(f"it has the proof of batch {batch}")
     console.value(
         answers.RefreshAnswer(path=str(path), request_id=new.record.request_id, changed=after != before, batch=batch)
     )

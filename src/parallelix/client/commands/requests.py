@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from parallelix import private_files
 from parallelix.client import amounts, answers
 from parallelix.client import config as configs
 from parallelix.client.commands.opening import asked, moment
@@ -64,7 +64,7 @@ def ask(console: Console, wanted: Wanted, *, url: str, save: Path | None, idempo
             _write_new(save, msgspec.json.format(msgspec.json.encode(kept), indent=1) + b"\n")
         asking.close(save)
 
-    asked(streamed, url=url)
+    asked(console, streamed, url=url)
     return 0
 
 
@@ -130,7 +130,9 @@ class Asking:
         tokens = f"{end.usage.prompt_tokens} + {end.usage.completion_tokens} tokens"
         cut = " · cut at its longest" if end.finish_reason == "length" else ""
         self._console.remark(f"{tokens} · {amounts.shown(end.charge_wei)}{cut}")
-        self._console.remark(f"parallelix receipt verify {saved or end.request_id}")
+        self._console.remark(f"request {end.request_id}")
+        if saved is not None:
+            self._console.remark(f"check it: parallelix receipt verify {saved}")
 
     def _show(self, text: str) -> None:
         if self._console.interactive:
@@ -147,7 +149,7 @@ def quote(console: Console, wanted: Wanted, *, url: str) -> None:
     async def quoted(client: Client) -> Any:
         return await client.quote(await _body(client, wanted, prompt))
 
-    found = asked(quoted, url=url)
+    found = asked(console, quoted, url=url)
     columns = 10
     console.heading(f"quote for {found.model}")
     tokens = f"up to {found.prompt_tokens_max} prompt tokens and {found.completion_tokens_max} of answer"
@@ -167,7 +169,7 @@ def quote(console: Console, wanted: Wanted, *, url: str) -> None:
 
 
 def get(console: Console, request_id: str, *, url: str) -> None:
-    found = asked(lambda client: client.get(request_id), url=url)
+    found = asked(console, lambda client: client.get(request_id), url=url)
     _print_request(console, found)
     if found.result is not None and found.result.text:
         console.heading("answer")
@@ -178,7 +180,7 @@ def get(console: Console, request_id: str, *, url: str) -> None:
 
 
 def show_list(console: Console, *, state: str, limit: int, cursor: str, url: str) -> None:
-    found = asked(lambda client: client.list(state=state or None, limit=limit, cursor=cursor or None), url=url)
+    found = asked(console, lambda client: client.list(state=state or None, limit=limit, cursor=cursor or None), url=url)
     console.heading("requests, newest first")
     for each in found.data:
         console.plain(f"{MARKS.get(each.state, '●')} {each.id}")
@@ -191,13 +193,13 @@ def show_list(console: Console, *, state: str, limit: int, cursor: str, url: str
 
 
 def cancel(console: Console, request_id: str, *, url: str) -> None:
-    found = asked(lambda client: client.cancel(request_id), url=url)
+    found = asked(console, lambda client: client.cancel(request_id), url=url)
     if found.state == "cancelled":
-        console.done(f"{found.id} is cancelled; charged {amounts.shown(found.charge_wei)}")
+        console.done(f"cancelled; charged {amounts.shown(found.charge_wei)}")
     elif found.finished_at is None:
-        console.done(f"{found.id} ends as soon as its node has said how far it came")
+        console.done("ends as soon as its node has said how far it came")
     else:
-        console.warn(f"{found.id} was over already: {found.state}")
+        console.warn(f"was over already: {found.state}")
     console.value(found)
 
 
@@ -283,7 +285,6 @@ async def _only_model(client: Client) -> str:
 def _write_new(path: Path, data: bytes) -> None:
     """Readable by this user alone: it holds a prompt and an answer. Raises `FileRefused`."""
     try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as file:
-            file.write(data)
+        private_files.create(path, data)
     except OSError as error:
         raise FileRefused(f"{path}: cannot be written ({error.strerror}); name another file") from error
