@@ -42,7 +42,7 @@ from parallelix.protocol.requests import NetworkView
 CHAIN_ID = 31337
 FIRST_NODE_ID = 1001
 CREDITS_WEI = 1_000 * 10**18
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 """A loaded machine with two cores starts a coordinator in three seconds, and loads a small model in ten."""
 POLL_SECONDS = 0.05
 
