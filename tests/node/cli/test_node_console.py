@@ -99,6 +99,23 @@ def test_without_a_terminal_nothing_is_written_over() -> None:
     assert pipe.getvalue() == ""
 
 
+def test_the_words_of_a_stranger_steer_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    out, err = Terminal(), Terminal()
+    console = Console(out, err)
+    words = "in_cooldown\x1b]0;owned\x07\x1b[2J\u202e\x9b31m\r"
+    console.warn(words)
+    console.fact(words, words, label_columns=4)
+    console.marked("✗", "name", words, label_columns=4)
+    console.note(words)
+    console.error("node.code", words)
+    shown = out.getvalue() + err.getvalue()
+    assert not {"\x1b", "\x07", "\u202e", "\x9b", "\r"} & set(shown)
+    console.live(words)
+    assert out.getvalue().count("\x1b") == 1, "its own way to clear the line"
+
+
 def test_a_terminal_that_knows_no_symbols_shows_something_else(home: Home, tmp_path: Path) -> None:
     environment = os.environ | {"PARALLELIX_HOME": str(home.root), "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
     done = subprocess.run(
