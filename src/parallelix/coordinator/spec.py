@@ -155,28 +155,32 @@ def _require_message(message: requests.ChatMessage, place: str) -> None:
         raise BadRequest(f"{place}.content: is missing; give text", code="invalid_request", param=f"{place}.content")
 
 
-class _Function(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ToolFunction(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: str
     description: str = ""
     parameters: dict[str, Any] = {}
     strict: bool | None = None
 
 
-class _Tool(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Tool(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One of `tools`."""
+
     type: Literal["function"]
-    function: _Function
+    function: ToolFunction
 
 
-class _JsonSchema(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class NamedSchema(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: str = ""
     description: str = ""
     schema: dict[str, Any]
     strict: bool | None = None
 
 
-class _ResponseFormat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ResponseFormat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`json_schema` is given exactly when `type` is json_schema."""
+
     type: Literal["text", "json_object", "json_schema"]
-    json_schema: _JsonSchema | None = None
+    json_schema: NamedSchema | None = None
 
 
 def tools_text(tools: Sequence[dict[str, Any]] | None) -> str:
@@ -186,7 +190,7 @@ def tools_text(tools: Sequence[dict[str, Any]] | None) -> str:
     if len(tools) > TOOLS_MAX:
         raise BadRequest(f"tools: {len(tools)} tools are more than the {TOOLS_MAX} allowed", param="tools")
     require_plain(tools, "tools")
-    found = _converted(tools, list[_Tool], "tools")
+    found = _converted(tools, list[Tool], "tools")
     for tool in found:
         if tool.function.strict:
             raise UnsupportedParameter(
@@ -202,7 +206,7 @@ def grammar(response_format: dict[str, Any] | None) -> str:
     if response_format is None:
         return ""
     require_plain(response_format, "response_format")
-    found = _converted(response_format, _ResponseFormat, "response_format")
+    found = _converted(response_format, ResponseFormat, "response_format")
     if (found.type == "json_schema") != (found.json_schema is not None):
         raise BadRequest(
             "response_format: json_schema is given exactly when type is json_schema",

@@ -35,7 +35,16 @@ def test_a_code_has_one_status() -> None:
     assert len(codes) == len(set(codes))
 
 
-@pytest.mark.parametrize("code", sorted(set(REFUSED.findall((ROOT / "src/parallelix/engine/core.py").read_text()))))
+def codes_of_the_engine() -> list[str]:
+    files = (ROOT / "src" / "parallelix" / "engine").glob("*.py")
+    return sorted({code for file in files for code in REFUSED.findall(file.read_text())})
+
+
+def test_the_engine_refuses_under_codes() -> None:
+    assert {"insufficient_credits", "attempt_closed", "not_your_attempt", "stale_time"} <= {*codes_of_the_engine()}
+
+
+@pytest.mark.parametrize("code", codes_of_the_engine())
 def test_what_the_engine_refuses_reaches_the_caller_under_its_own_code(code: str) -> None:
     error = service.api_error(effects.Refused(code=code, message="because", retry_after_seconds=2.5))
     assert (error.code, error.message, error.retry_after_seconds) == (code, "because", 2.5)

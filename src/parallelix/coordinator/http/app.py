@@ -112,7 +112,7 @@ def _general_router(surface: Surface, table: tuple[Endpoint, ...]) -> Litestar:
     }
     return Litestar(
         route_handlers=[
-            *(_handler(surface, endpoint) for endpoint in table),
+            *(_handler(surface, path, methods) for path, methods in _by_path(table).items()),
             *(_page_handler(path, body, kind) for path, (body, kind) in pages.items()),
         ],
         openapi_config=None,
@@ -121,20 +121,31 @@ def _general_router(surface: Surface, table: tuple[Endpoint, ...]) -> Litestar:
     )
 
 
-def _handler(surface: Surface, endpoint: Endpoint) -> HTTPRouteHandler:
+def _by_path(table: tuple[Endpoint, ...]) -> dict[str, dict[str, Endpoint]]:
+    found: dict[str, dict[str, Endpoint]] = {}
+    for endpoint in table:
+        found.setdefault(endpoint.path, {})[endpoint.method] = endpoint
+    return found
+
+
+def _handler(surface: Surface, path: str, methods: Mapping[str, Endpoint]) -> HTTPRouteHandler:
+    """One for all methods of a path: of several, Litestar's answer to OPTIONS names but one."""
     # A model's name may hold slashes.
-    path = endpoint.path.replace("{model}", "{model:path}").replace("{id}", "{id:str}")
-    path = path.replace("{hash}", "{hash:str}").replace("{number}", "{number:str}")
+    route = path.replace("{model}", "{model:path}").replace("{id}", "{id:str}")
+    route = route.replace("{hash}", "{hash:str}").replace("{number}", "{number:str}")
 
     async def handle(request: Request[Any, Any, Any]) -> ASGIApp:
         parameters = {name: str(value) for name, value in request.path_params.items()}
+        endpoint = methods[request.method]
 
         async def respond(scope: Scope, receive: Receive, send: Send) -> None:
             await surface.serve(endpoint, cast("HTTPScope", scope), receive, send, parameters)
 
         return respond
 
-    return HTTPRouteHandler(path, http_method=endpoint.method, status_code=200)(handle)
+    return HTTPRouteHandler(route, http_method=[endpoint.method for endpoint in methods.values()], status_code=200)(
+        handle
+    )
 
 
 def _page_handler(path: str, body: bytes, kind: bytes) -> HTTPRouteHandler:

@@ -33,7 +33,7 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """`hot` routes are found before the general router. `event_stream` says that the answer may be one."""
+    """`hot` routes are found before the general router. `events` are the kinds that a stream of its answer holds."""
 
     method: Literal["GET", "POST", "DELETE"]
     path: str
@@ -45,7 +45,9 @@ class Endpoint:
     body: type[msgspec.Struct] | None = None
     errors: Errors = ()
     parameters: tuple[Parameter, ...] = ()
-    event_stream: bool = False
+    events: tuple[type[msgspec.Struct], ...] = ()
+    links: tuple[str, ...] = ()
+    """Operations that take the `id` of the answer."""
     needs_key: bool = True
     hot: bool = False
 
@@ -84,6 +86,12 @@ LIST_PARAMETERS = (
               description="next_cursor of the page before."),
 )  # fmt: skip
 
+ID_TAKERS = ("get_requests_id", "delete_requests_id", "post_requests_id_cancel", "get_requests_id_events",
+             "get_requests_id_receipt")  # fmt: skip
+NATIVE_EVENTS = (requests.DeltaEvent, requests.EndEvent, requests.ProgressEvent, requests.RestartedEvent)
+CHAT_EVENTS = (openai_answers.ChatCompletionChunk, openai_answers.ErrorAnswer)
+COMPLETION_EVENTS = (openai_answers.Completion, openai_answers.ErrorAnswer)
+
 ANY: Errors = (errors.BadRequest, errors.Internal)
 KEYED: Errors = (*ANY, errors.Unauthorised)
 BODY: Errors = (*KEYED, errors.ReceiveTimeout, errors.BodyTooLarge, errors.UnsupportedMedia, errors.NotFound,
@@ -106,7 +114,8 @@ def _requests(on: Requester) -> tuple[Endpoint, ...]:
     create, view, page = requests.CreateRequest, requests.RequestView, requests.RequestList
     return (
         Endpoint(method="POST", path="/v1/requests", run=on.create, summary="Create a request", tag="requests",
-                 body=create, answer=view, status=201, errors=CREATE, parameters=(IDEMPOTENCY_KEY,), hot=True),
+                 body=create, answer=view, status=201, errors=CREATE, parameters=(IDEMPOTENCY_KEY,), hot=True,
+                 links=ID_TAKERS),
         Endpoint(method="GET", path="/v1/requests", run=on.list, summary="List the account's requests, newest first",
                  tag="requests", answer=page, errors=KEYED, parameters=LIST_PARAMETERS),
         Endpoint(method="GET", path="/v1/requests/{id}", run=on.view, summary="Look at a request", tag="requests",
@@ -116,7 +125,7 @@ def _requests(on: Requester) -> tuple[Endpoint, ...]:
         Endpoint(method="POST", path="/v1/requests/{id}/cancel", run=on.cancel, summary="Cancel a request",
                  tag="requests", answer=view, errors=FOUND),
         Endpoint(method="GET", path="/v1/requests/{id}/events", run=on.events, summary="Follow a request as it goes",
-                 tag="requests", errors=FOUND, parameters=(LAST_EVENT_ID, DETACHED), event_stream=True),
+                 tag="requests", errors=FOUND, parameters=(LAST_EVENT_ID, DETACHED), events=NATIVE_EVENTS),
         Endpoint(method="GET", path="/v1/requests/{id}/receipt", run=on.receipt, summary="The receipt of a request",
                  tag="requests", answer=receipts.Receipt, errors=(*FOUND, errors.NotRecordedYet)),
         Endpoint(method="POST", path="/v1/quote", run=on.quote, summary="What a request would hold now",
@@ -128,10 +137,10 @@ def _openai(on: OpenAI) -> tuple[Endpoint, ...]:
     return (
         Endpoint(method="POST", path="/v1/chat/completions", run=on.chat, summary="OpenAI's chat completions",
                  tag="openai", body=openai_bodies.ChatBody, answer=openai_answers.ChatCompletion, errors=ATTACHED,
-                 parameters=(IDEMPOTENCY_KEY,), event_stream=True, hot=True),
+                 parameters=(IDEMPOTENCY_KEY,), events=CHAT_EVENTS, hot=True),
         Endpoint(method="POST", path="/v1/completions", run=on.completion, summary="OpenAI's completions",
                  tag="openai", body=openai_bodies.CompletionBody, answer=openai_answers.Completion, errors=ATTACHED,
-                 parameters=(IDEMPOTENCY_KEY,), event_stream=True, hot=True),
+                 parameters=(IDEMPOTENCY_KEY,), events=COMPLETION_EVENTS, hot=True),
         Endpoint(method="POST", path="/v1/embeddings", run=on.embedding, summary="OpenAI's embeddings", tag="openai",
                  body=openai_bodies.EmbeddingBody, answer=openai_answers.EmbeddingList, errors=ATTACHED,
                  parameters=(IDEMPOTENCY_KEY,), hot=True),

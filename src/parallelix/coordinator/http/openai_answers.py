@@ -28,7 +28,7 @@ class ParallelixAnswer(msgspec.Struct, frozen=True, kw_only=True):
     audit: Literal["off"] = "off"
 
 
-class Usage(msgspec.Struct, frozen=True, kw_only=True):
+class TokenUsage(msgspec.Struct, frozen=True, kw_only=True):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
@@ -97,7 +97,7 @@ class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
     created: int
     model: str
     choices: tuple[ChatChoice, ...]
-    usage: Usage
+    usage: TokenUsage
     parallelix: ParallelixAnswer
 
 
@@ -120,7 +120,7 @@ class ChatCompletionChunk(msgspec.Struct, frozen=True, kw_only=True):
     created: int
     model: str
     choices: tuple[ChunkChoice, ...]
-    usage: Usage | msgspec.UnsetType | None = msgspec.UNSET
+    usage: TokenUsage | msgspec.UnsetType | None = msgspec.UNSET
     parallelix: ParallelixAnswer | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -139,7 +139,7 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     created: int
     model: str
     choices: tuple[CompletionChoice, ...]
-    usage: Usage | msgspec.UnsetType | None = msgspec.UNSET
+    usage: TokenUsage | msgspec.UnsetType | None = msgspec.UNSET
     parallelix: ParallelixAnswer | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -184,8 +184,8 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
     parallelix: ParallelixAnswer
 
 
-def usage_of(usage: work.Usage) -> Usage:
-    return Usage(
+def usage_of(usage: work.Usage) -> TokenUsage:
+    return TokenUsage(
         prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.completion_tokens,
         total_tokens=usage.prompt_tokens + usage.completion_tokens,
@@ -354,7 +354,7 @@ class CompletionRendering(_Rendering[Completion]):
         self,
         choices: tuple[CompletionChoice, ...],
         *,
-        usage: Usage | msgspec.UnsetType | None = msgspec.UNSET,
+        usage: TokenUsage | msgspec.UnsetType | None = msgspec.UNSET,
         parallelix: ParallelixAnswer | msgspec.UnsetType = msgspec.UNSET,
     ) -> Completion:
         return Completion(

@@ -10,18 +10,16 @@ from typing import Any
 
 import msgspec
 
+from parallelix.coordinator import spec as specs
 from parallelix.coordinator.errors import ApiError
 from parallelix.coordinator.http.endpoints import Endpoint, Parameter
-from parallelix.coordinator.http.openai_answers import ChatCompletionChunk, ErrorAnswer
+from parallelix.coordinator.http.openai_answers import ErrorAnswer
 from parallelix.coordinator.http.public import Health
 from parallelix.protocol.messages import ErrorBody
-from parallelix.protocol.requests import DeltaEvent, EndEvent, ProgressEvent, RestartedEvent
 
 _VERSION = version("parallelix")
 _PATH_PARAMETER = re.compile(r"\{(\w+)\}")
-_ALWAYS: tuple[type[msgspec.Struct], ...] = (
-    ErrorBody, ErrorAnswer, Health, ChatCompletionChunk, DeltaEvent, EndEvent, ProgressEvent, RestartedEvent,
-)  # fmt: skip
+NEVER_EMPTY = {"prompt", "input", "stop"}
 _DESCRIPTION = (
     "Requests to the network, and what anyone may read of it. Every path also lies below `/api`. Amounts are decimal "
     "strings in wei, times Unix milliseconds."
@@ -29,10 +27,12 @@ _DESCRIPTION = (
 
 
 def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
-    types = {kind for each in endpoints for kind in (each.body, each.answer) if kind is not None} | {*_ALWAYS}
+    types = {kind for each in endpoints for kind in (each.body, each.answer, *each.events) if kind is not None}
+    types |= {ErrorBody, ErrorAnswer, Health, specs.Tool, specs.ResponseFormat}
     ordered = sorted(types, key=lambda kind: (kind.__name__, kind.__module__))
     references, components = msgspec.json.schema_components(ordered, ref_template="#/components/schemas/{name}")
     schema_of = dict(zip(ordered, references, strict=True))
+    _refine(components, schema_of)
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in endpoints:
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, schema_of)
@@ -46,6 +46,25 @@ def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "An API key, prlx_…"}},
         },
     }
+
+
+def _refine(components: dict[str, Any], schema_of: dict[type[msgspec.Struct], Any]) -> None:
+    """Says what is checked after the body is read, because it is refused with better words or may be anything."""
+    for body in ("ChatBody", "CreateRequest"):
+        fields = components[body]["properties"]
+        fields["tools"]["anyOf"][0]["items"] = schema_of[specs.Tool]
+        fields["response_format"]["anyOf"][0] = schema_of[specs.ResponseFormat]
+    for body in ("ChatBody", "CompletionBody", "EmbeddingBody", "CreateRequest"):
+        for name in NEVER_EMPTY & components[body]["properties"].keys():
+            _forbid_empty(components[body]["properties"][name])
+
+
+def _forbid_empty(schema: dict[str, Any]) -> None:
+    for each in (schema, *schema.get("anyOf", ())):
+        if each.get("type") == "string":
+            each["minLength"] = 1
+        elif each.get("type") == "array":
+            each["items"]["minLength"] = 1
 
 
 def _operation(endpoint: Endpoint, schema_of: dict[type[msgspec.Struct], Any]) -> dict[str, Any]:
@@ -71,11 +90,16 @@ def _operation_id(endpoint: Endpoint) -> str:
 
 def _responses(endpoint: Endpoint, schema_of: dict[type[msgspec.Struct], Any]) -> dict[str, Any]:
     content: dict[str, Any] = _json(schema_of[endpoint.answer]) if endpoint.answer is not None else {}
-    if endpoint.event_stream:
-        content["text/event-stream"] = {"schema": {"type": "string"}}
+    if endpoint.events:
+        content["text/event-stream"] = _event_content(endpoint, schema_of)
     if not content:
         content["text/plain"] = {"schema": {"type": "string"}}
-    responses: dict[str, Any] = {str(endpoint.status): {"description": endpoint.summary, "content": content}}
+    success: dict[str, Any] = {"description": endpoint.summary, "content": content}
+    if endpoint.links:
+        success["links"] = {
+            name: {"operationId": name, "parameters": {"id": "$response.body#/id"}} for name in endpoint.links
+        }
+    responses: dict[str, Any] = {str(endpoint.status): success}
     error = schema_of[ErrorAnswer if endpoint.in_openai_shape else ErrorBody]
     for status, codes in _codes_by_status(endpoint.errors):
         responses[str(status)] = {"description": ", ".join(codes), "content": _json(error)}
@@ -90,6 +114,16 @@ def _codes_by_status(errors: Iterable[type[ApiError]]) -> list[tuple[int, list[s
         for kind in (error, *error.__subclasses__()):
             found.setdefault(kind.status, []).extend(kind.codes)
     return sorted((status, list(dict.fromkeys(codes))) for status, codes in found.items())
+
+
+def _event_content(endpoint: Endpoint, schema_of: dict[type[msgspec.Struct], Any]) -> dict[str, Any]:
+    """What one event of a stream holds."""
+    text = {"type": "string"}
+    kinds = {"anyOf": [schema_of[kind] for kind in endpoint.events]}
+    data: dict[str, Any] = {**text, "contentMediaType": "application/json", "contentSchema": kinds}
+    if endpoint.in_openai_shape:
+        data = {"anyOf": [{"const": "[DONE]"}, data]}
+    return {"schema": {"type": "object", "required": ["data"], "properties": {"id": text, "event": text, "data": data}}}
 
 
 def _json(schema: Any) -> dict[str, Any]:

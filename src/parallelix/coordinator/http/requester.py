@@ -172,7 +172,7 @@ def _is_true(given: str | None, name: str) -> bool:
 
 def _last_event(call: Call) -> Position | None:
     given = call.headers.get(b"last-event-id")
-    if not given:
+    if given is None:
         return None
     attempt_number, offset_bytes = sse.parse_position(given.decode("latin-1"))
     return Position(attempt_number=attempt_number, offset_bytes=offset_bytes)
