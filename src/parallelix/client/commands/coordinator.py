@@ -92,13 +92,13 @@ def run(console: Console, *, folder: Path | None, host: str, port: int | None) -
                 models=tuple(models),
                 registrations=registrations,
             )
-            _print_running(console, answer, settings)
+            print_running(console, answer, settings)
             console.value(answer)
 
         uvloop.run(app.run(settings, log=make_log(sys.stderr), on_ready=ready))
 
 
-def _print_running(console: Console, answer: answers.RunAnswer, settings: CoordinatorSettings) -> None:
+def print_running(console: Console, answer: answers.RunAnswer, settings: CoordinatorSettings) -> None:
     columns = 8
     console.heading(f"coordinator · {answer.url}")
     console.fact("folder", configs.shown(settings.folder), label_columns=columns)
@@ -129,7 +129,7 @@ def grant(console: Console, *, folder: Path | None, account: str, amount: str) -
         raise ConfigRefused(f"amount {amount[:40]}: expected 1 wei to {amounts.shown(AMOUNT_WEI_MAX)}")
     with _store(folder) as store:
         applied = _leave(store, "grant", GrantCommand(account=account, amount_wei=str(amount_wei)))
-    _say(console, f"{account} has {amounts.shown(amount_wei)} more", applied=applied)
+    _say(console, f"{amounts.shown(amount_wei)} granted to account {account}", applied=applied)
     console.value(answers.GrantAnswer(account=account, amount_wei=str(amount_wei), applied=applied))
 
 
