@@ -1,4 +1,4 @@
-"""`python -m bench.burning_coordinator FOLDER`: the coordinator, made dearer on purpose by one millisecond of CPU for
+"""`python -m bench.burning_coordinator FOLDER`: the coordinator, made dearer on purpose by two milliseconds of CPU for
 each request, so that a measurement can show that it would notice."""
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from parallelix.coordinator.logging import make_log
 from parallelix.coordinator.operator import OperatorApp
 from parallelix.coordinator.settings import load
 
-BURN_MS = 1.0
+BURN_MS = 2.0
 PATH = "/v1/chat/completions"
 
 

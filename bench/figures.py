@@ -101,6 +101,7 @@ _REQUEST_ROWS: tuple[tuple[str, str], ...] = (
     ("CPU per request, ms", "coordinator_cpu_ms_per_request"),
     ("of it bare cryptography, ms", "floor_cpu_ms_per_request"),
     ("CPU per request, 1 in flight, ms", "coordinator_cpu_ms_per_request_alone"),
+    ("CPU while idle, ms per second", "idle_cpu_ms_per_second"),
     ("requests per core-second", "requests_per_core_second"),
     ("LiteLLM, 32 in flight", ""),
     ("CPU per request, ms", "litellm_cpu_ms_per_request"),

@@ -15,8 +15,6 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import msgspec
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from bench.instant_runtime import DIGEST, MODEL
 from parallelix.devnet.network import CHAIN_ID
@@ -134,7 +132,8 @@ class SimulatedNode:
 class Fleet:
     """`count` nodes. `attach` comes first."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, *, envelope_key: str, poe_key: str) -> None:
+        """The keys are what all nodes announce, as PEM."""
         self.nodes = [SimulatedNode(FIRST_NODE_ID + index, signing.NodeKey.generate()) for index in range(count)]
         self.polls_answered = 0
         self._port = 0
@@ -142,7 +141,7 @@ class Fleet:
         self._polls: list[asyncio.Task[None]] = []
         self._poll_wires: list[Wire] = []
         self._coordinator = ""
-        self._keys = (_public_pem(), _public_pem())
+        self._keys = (envelope_key, poe_key)
 
     async def attach(self, port: int) -> None:
         """Attaches every node to the coordinator on `port`. Raises `FleetError` for the first that is refused."""
@@ -276,8 +275,3 @@ def _request(method: str, path: str, headers: dict[str, str], body: bytes) -> by
     lines = [f"{method} {path} HTTP/1.1", "host: 127.0.0.1", "content-type: application/json"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     return "\r\n".join((*lines, f"content-length: {len(body)}", "", "")).encode() + body
-
-
-def _public_pem() -> str:
-    key = rsa.generate_private_key(public_exponent=65537, key_size=3072).public_key()
-    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import time
@@ -58,12 +59,22 @@ class LiteLLMError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proxy:
-    """A running proxy."""
+    """A running proxy. It can be held still, so that it takes nothing from what else is measured on its core."""
 
-    pid: int
+    child: Child
     url: str
     master_key: str
     version: str
+
+    @property
+    def pid(self) -> int:
+        return self.child.pid
+
+    def hold(self) -> None:
+        self.child.send(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        self.child.send(signal.SIGCONT)
 
 
 def version() -> str:
@@ -114,8 +125,9 @@ async def running(folder: Path, *, cpus: Collection[int], backend_cpus: Collecti
     url = f"http://127.0.0.1:{port}"
     try:
         await _ready(proxy, f"{url}/health/readiness")
-        yield Proxy(pid=proxy.pid, url=url, master_key=master_key, version=version())
+        yield Proxy(child=proxy, url=url, master_key=master_key, version=version())
     finally:
+        proxy.send(signal.SIGCONT)
         await asyncio.gather(proxy.stopped(), backend.stopped())
 
 

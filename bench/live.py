@@ -8,6 +8,7 @@ compared is measured in turns, three rounds of it, and the median is given with 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import gc
 import json
@@ -29,10 +30,12 @@ from bench.fleet import Fleet, FleetError
 from bench.instant_runtime import TOKENS_DEFAULT
 from bench.load import Drive, Target, chat_body, drive
 from bench.node import Pace, prompt
-from bench.site import AT_ONCE, NODES, Cores, Site, cores, site
+from bench.site import AT_ONCE, Cores, Site, cores, site
 from bench.stopwatch import cpu_seconds, median, percentile, resident_mib
 from parallelix.devnet.processes import ProcessError
 from parallelix.devnet.report import Report, machine
+from parallelix.node.home import Home
+from parallelix.node.keys import NodeKeys, load_keys
 
 IN_FLIGHT = 32
 STREAMS = 256
@@ -49,6 +52,8 @@ class Scale:
     """How much of everything. Numbers of requests are for one round."""
 
     rounds: int = 3
+    nodes: int = 2
+    idle_seconds: float = 3.0
     warm_up: int = 200
     alone: int = 200
     crowd: int = 1000
@@ -65,6 +70,8 @@ class Scale:
 FULL = Scale()
 QUICK = Scale(
     rounds=1,
+    nodes=1,
+    idle_seconds=0.5,
     warm_up=40,
     alone=50,
     crowd=200,
@@ -78,8 +85,12 @@ QUICK = Scale(
 )
 
 
+_STARTED = time.monotonic()
+
+
 def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    """Progress, with the seconds since the start."""
+    print(f"[{time.monotonic() - _STARTED:4.0f} s] {text}", file=sys.stderr, flush=True)
 
 
 # What is measured in turns --------------------------------------------------------------------------------------------
@@ -87,20 +98,27 @@ def say(text: str) -> None:
 
 async def measure_rounds(here: Site, proxy: litellm_proxy.Proxy | None, scale: Scale, figures: Figures) -> int:
     """Every round of the coordinator and of the proxy. Gives the number of requests that the coordinator completed."""
-    completed = (await drive(here.target(), requests=scale.warm_up, in_flight=8, watched_pid=here.pid)).completed
     if proxy is not None:
         await drive(proxy_target(proxy), requests=scale.warm_up, in_flight=8, watched_pid=proxy.pid)
+        proxy.hold()
+    completed = (await drive(here.target(), requests=scale.warm_up, in_flight=8, watched_pid=here.pid)).completed
     for number in range(1, scale.rounds + 1):
         say(f"round {number} of {scale.rounds}: coordinator")
         completed += await measure_coordinator(here, scale, figures)
         completed += await measure_streams(here, scale, figures)
         if proxy is not None:
             say(f"round {number} of {scale.rounds}: LiteLLM {proxy.version}")
+            proxy.go_on()
+            await drive(proxy_target(proxy), requests=IN_FLIGHT, in_flight=IN_FLIGHT, watched_pid=proxy.pid)
             await measure_proxy(proxy, scale, figures)
+            proxy.hold()
     return completed
 
 
 async def measure_coordinator(here: Site, scale: Scale, figures: Figures) -> int:
+    before, started = cpu_seconds(here.pid), time.perf_counter()
+    await asyncio.sleep(scale.idle_seconds)
+    figures.add("idle_cpu_ms_per_second", (cpu_seconds(here.pid) - before) * 1000 / (time.perf_counter() - started))
     alone = await _measure(here, figures, "alone", here.target(), requests=scale.alone, in_flight=1)
     figures.add("coordinator_cpu_ms_per_request_alone", alone.cpu_ms_per_request)
     crowd = await _measure(here, figures, "saturated", here.target(), requests=scale.crowd, in_flight=IN_FLIGHT)
@@ -191,9 +209,11 @@ async def measure_proxy(proxy: litellm_proxy.Proxy, scale: Scale, figures: Figur
 # Many nodes -----------------------------------------------------------------------------------------------------------
 
 
-async def measure_fleet(folder: Path, on: Cores, count: int, scale: Scale, figures: Figures, report: Report) -> None:
-    """Heartbeats and memory with `count` nodes attached, each with its long poll open."""
-    fleet = Fleet(count)
+async def measure_fleet(
+    folder: Path, keys: NodeKeys, on: Cores, count: int, scale: Scale, figures: Figures, report: Report
+) -> None:
+    """Heartbeats and memory with `count` nodes attached, each with its long poll open. They share the RSA `keys`."""
+    fleet = Fleet(count, envelope_key=keys.envelope_public_pem, poe_key=keys.poe_public_pem)
     async with site(folder, on, nodes=0, registered=[node.registration() for node in fleet.nodes]) as here:
         figures.add("resident_mib_0", resident_mib(here.pid))
         try:
@@ -256,22 +276,25 @@ def measure_matches(scale: Scale, figures: Figures, report: Report) -> None:
 
 async def control_tampering(folder: Path, on: Cores, report: Report) -> None:
     """One node, and all its proofs are spoilt."""
-    async with site(folder, on, nodes=1, tamper=True) as here:
+    async with site(folder / "tampering", on, nodes=1, tamper=True, homes=folder / "network") as here:
         target = here.target(queue_seconds=1)
         done = await drive(target, requests=CONTROL_REQUESTS, in_flight=CONTROL_REQUESTS, watched_pid=here.pid)
         recorded = (await here.network.view()).records
-    report.control("a tampered answer does not count, and is not recorded", done.completed == 0 == recorded)
+        rejected = here.network.coordinator_log.read_text().count('"attempt.rejected"')
+    caught = (done.completed, recorded) == (0, 0) and rejected > 0
+    report.control("a tampered answer does not count, and is not recorded", caught)
 
 
 async def control_burning(folder: Path, on: Cores, scale: Scale, figures: Figures, report: Report) -> None:
-    """The same measurement of a coordinator that burns a millisecond more for each request."""
-    async with site(folder, on, coordinator="bench.burning_coordinator") as here:
+    """The same measurement of a coordinator that burns `BURN_MS` more for each request."""
+    burning = "bench.burning_coordinator"
+    async with site(folder / "burning", on, nodes=scale.nodes, coordinator=burning, homes=folder / "network") as here:
         await drive(here.target(), requests=scale.warm_up, in_flight=8, watched_pid=here.pid)
         done = await drive(here.target(), requests=scale.crowd, in_flight=IN_FLIGHT, watched_pid=here.pid)
     figures.take_over("burning", done, scale.crowd)
     figures.add("burning_cpu_ms_per_request", done.cpu_ms_per_request)
     more_ms = done.cpu_ms_per_request - median(figures.series["coordinator_cpu_ms_per_request"])
-    report.control("a millisecond of CPU more for each request is seen", more_ms > BURN_MS / 2)
+    report.control(f"{BURN_MS:g} ms of CPU more for each request are seen", more_ms > BURN_MS / 2)
 
 
 async def control_proxy(proxy: litellm_proxy.Proxy, report: Report) -> None:
@@ -302,12 +325,13 @@ async def measure_all(
     measure_matches(scale, figures, report)
     gc.collect()
     await measure_in_turns(options, folder, on, scale, figures, report)
-    say("controls: a node that tampers, a coordinator that burns")
-    await control_tampering(folder / "tampering", on, report)
-    await control_burning(folder / "burning", on, scale, figures, report)
+    say("controls: a coordinator that burns, a node that tampers")
+    await control_burning(folder, on, scale, figures, report)
+    await control_tampering(folder, on, report)
+    keys = load_keys(Home(folder / "network" / "node1"))
     for count in scale.fleets:
         say(f"{count:,} nodes: attaching")
-        await measure_fleet(folder / f"fleet{count}", on, count, scale, figures, report)
+        await measure_fleet(folder / f"fleet{count}", keys, on, count, scale, figures, report)
 
 
 async def measure_in_turns(
@@ -321,20 +345,20 @@ async def measure_in_turns(
             serving = litellm_proxy.running(folder, cpus=on.server, backend_cpus=on.rest)
             proxy = await stack.enter_async_context(serving)
             figures.add("litellm_resident_mib", resident_mib(proxy.pid))
-        say(f"starting a coordinator and {NODES} nodes")
-        here = await stack.enter_async_context(site(folder / "network", on))
+        say("starting a coordinator and its nodes")
+        here = await stack.enter_async_context(site(folder / "network", on, nodes=scale.nodes))
         completed = await measure_rounds(here, proxy, scale, figures)
         recorded = (await here.network.view()).records
         if recorded != completed:
             figures.faults.append(f"{completed} requests completed, but {recorded} are in the record chain")
         if proxy is not None:
+            proxy.go_on()
             await control_proxy(proxy, report)
 
 
 def main(arguments: list[str]) -> int:
     options = parsed(arguments)
     report = Report("bench", shlex.join(["python", "-m", "bench.live", *arguments]))
-    started = time.monotonic()
     scale, figures = (QUICK if options.quick else FULL), Figures()
     with tempfile.TemporaryDirectory(prefix="parallelix-bench-") as folder:
         try:
@@ -343,7 +367,7 @@ def main(arguments: list[str]) -> int:
             figures.faults.append(str(error))
     results = results_of(figures, fleets=scale.fleets, pools=scale.pools)
     code = report.write(options.report, results, not figures.faults)
-    show(report, scale, figures, results, minutes=(time.monotonic() - started) / 60)
+    show(report, scale, figures, results, minutes=(time.monotonic() - _STARTED) / 60)
     print("passed" if code == 0 else "NOT PASSED: " + options.report.as_posix())
     return code
 

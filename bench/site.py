@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
@@ -20,7 +21,6 @@ from parallelix.devnet.network import Network, Plan, catalogue_entry
 from parallelix.devnet.processes import ProcessError
 from parallelix.protocol.registry import Registration
 
-NODES = 2
 AT_ONCE = Pace()
 
 
@@ -63,12 +63,14 @@ async def site(
     folder: Path,
     on: Cores,
     *,
-    nodes: int = NODES,
+    nodes: int,
     tamper: bool = False,
     coordinator: str = "parallelix.coordinator",
     registered: Sequence[Registration] = (),
+    homes: Path | None = None,
 ) -> AsyncGenerator[Site]:
-    """A coordinator with default settings and nodes, all online. `registered` are more, whom the caller brings."""
+    """A coordinator with default settings and nodes, all online. `registered` are more, whom the caller brings; `homes`
+    is the folder of a site whose nodes' keys serve here too, since making them takes seconds."""
 
     def samples(number: int) -> Path:
         return folder / f"node{number}.samples"
@@ -84,6 +86,9 @@ async def site(
         node_cpus=on.rest,
     )
     network = Network(plan)
+    if homes is not None:
+        for seat in network.seats.values():
+            shutil.copytree(homes / seat.home.name, seat.home)
     await asyncio.to_thread(network.prepare)
     network.write_registry([*network.read_registry(), *registered])
     key = network.new_key(account="bench", credits_wei=10**24)
