@@ -36,7 +36,7 @@ from parallelix.devnet.network import Network, Plan, catalogue_entry
 from parallelix.devnet.report import Report
 
 LEFT_OUT = ("positive_data_acceptance", "use_after_free", "object_level_authorization")
-EXAMPLES = 100
+EXAMPLES = 50
 """Good and bad cases for each operation; what the document's bounds ask for by themselves comes on top."""
 CONTROL_EXAMPLES = 2
 SEED = 1
