@@ -50,7 +50,8 @@ PER_REQUEST: Mapping[str, int] = {
 
 def measure(repeats: int = 200) -> dict[str, float]:
     """Microseconds of CPU for each operation once, by its name in `PER_REQUEST`: the median of a few batches."""
-    return {name: _microseconds(_operations()[name], repeats) for name in PER_REQUEST}
+    operations = _operations()
+    return {name: _microseconds(operations[name], repeats) for name in PER_REQUEST}
 
 
 def cpu_ms_per_request(microseconds: Mapping[str, float]) -> float:

@@ -230,7 +230,7 @@ async def measure_fleet(
             if (online, fleet.polls_open) != (count, count):
                 figures.faults.append(f"of {count} nodes {online} are online and {fleet.polls_open} keep polling")
             report.control(
-                f"a heartbeat signed with a strange key does not count, with {count} nodes",
+                f"a heartbeat with a strange key does not count ({count:,} nodes)",
                 await fleet.beat_with_a_strange_key() == 0,
             )
         finally:
@@ -268,7 +268,7 @@ def measure_matches(scale: Scale, figures: Figures, report: Report) -> None:
     scan_us = matches.scan_us(largest)
     figures.add("match_by_scan_us", scan_us)
     slower = scan_us > 10 * median(figures.series[f"match_us_{largest}"])
-    report.control(f"a scheduler that looks at each of {largest:,} nodes is seen to be slower", slower)
+    report.control(f"a scheduler that scans {largest:,} nodes is seen to be slower", slower)
 
 
 # Controls -------------------------------------------------------------------------------------------------------------
