@@ -17,6 +17,7 @@ from client_scene import Operate, matches_golden, matches_schema, with_fixed_val
 from parallelix.client import config as configs
 from parallelix.client.answers import RunAnswer
 from parallelix.client.commands import coordinator as coordinator_commands
+from parallelix.coordinator import local
 from parallelix.coordinator.settings import load
 from parallelix.coordinator.store.store import Store
 from parallelix.terminal import Console
@@ -88,7 +89,7 @@ def test_what_is_asked_while_it_is_down_holds_once_it_starts(operate: Operate, m
     configs.make_folder()
     default_folder().mkdir(mode=0o700)
     Store.open(f"sqlite:///{default_folder() / 'coordinator.db'}").close()
-    monkeypatch.setattr(coordinator_commands, "SILENT_SECONDS", 0.0)
+    monkeypatch.setattr(local, "SILENT_SECONDS", 0.0)
     granted = operate("coordinator", "grant", "you", "7wei")
     made = json.loads(operate("coordinator", "key", "you", "--json").out)
     assert "when one starts" in granted.err

@@ -10,7 +10,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from parallelix.client import amounts, answers
 from parallelix.client import config as configs
@@ -19,36 +19,13 @@ from parallelix.client.commands.opening import moment
 from parallelix.client.errors import ConfigRefused, CoordinatorRefused
 
 if TYPE_CHECKING:
-    import msgspec
-
     from parallelix.coordinator.settings import CoordinatorSettings
-    from parallelix.coordinator.store.store import Store
     from parallelix.terminal import Console
 
-SILENT_SECONDS = 2.0
-"""A running coordinator looks five times a second. After this long it is asked whether there is one."""
-APPLY_SECONDS_MAX = 30.0
-"""For one that is very busy."""
-LOOK_SECONDS = 0.05
 NAME_CHARACTERS_MAX = 128
 LIMIT_MAX = 1_000_000
 DAYS_MAX = 3650
 DAY_MS = 86_400_000
-
-CATALOGUE = """\
-# The models on offer. Prices are wei per 1,000 tokens (1 PRLX is 10^18 wei). A change holds from the next start.
-# `digests` are the SHA-256 of the weights files that count as this model; on a node, this prints them:
-#   parallelix-node models --json
-#
-# [[models]]
-# name = "llama3.2"
-# digests = ["<64 hex digits>"]
-# prompt_wei_per_1000 = "100000000000000"
-# completion_wei_per_1000 = "300000000000000"
-# context_tokens = 8192
-# max_tokens_default = 256
-# max_tokens_max = 4096
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,39 +40,27 @@ class Limits:
 
 def run(console: Console, *, folder: Path | None, host: str, port: int | None) -> None:
     with needing("coordinator"):
-        import uvloop
-
-        from parallelix.coordinator import app, secrets
-        from parallelix.coordinator.logging import make_log
-        from parallelix.coordinator.registry_file import parse as parse_registry
-        from parallelix.engine import catalogue
-    import sys
+        from parallelix.coordinator import local
 
     given: dict[str, Any] = {name: value for name, value in (("host", host), ("port", port)) if value not in ("", None)}
-    settings = _settings(folder, given, must_exist=False)
+    chosen = _folder(folder)
+    if chosen == _default_folder():
+        configs.make_folder()
     with _refusals():
-        if settings.folder == _default_folder():
-            configs.make_folder()
-        settings.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not settings.catalogue_path.exists() and not settings.catalogue_file:
-            settings.catalogue_path.write_text(CATALOGUE)
-        models = [each.name for each in catalogue.parse(settings.catalogue_path.read_text()).models]
-        registry = settings.registry_path
-        registrations = len(parse_registry(registry.read_bytes())) if registry.exists() else 0
-        address = secrets.load_or_create(settings.folder).signer.address
+        prepared = local.prepare(chosen, given)
 
         def ready(url: str) -> None:
             answer = answers.RunAnswer(
                 url=url,
-                folder=str(settings.folder),
-                coordinator=address,
-                models=tuple(models),
-                registrations=registrations,
+                folder=str(chosen),
+                coordinator=prepared.address,
+                models=prepared.models,
+                registrations=prepared.registrations,
             )
-            print_running(console, answer, settings)
+            print_running(console, answer, prepared.settings)
             console.value(answer)
 
-        uvloop.run(app.run(settings, log=make_log(sys.stderr), on_ready=ready))
+        local.serve(prepared, on_ready=ready)
 
 
 def print_running(console: Console, answer: answers.RunAnswer, settings: CoordinatorSettings) -> None:
@@ -109,8 +74,7 @@ def print_running(console: Console, answer: answers.RunAnswer, settings: Coordin
         console.warn(f"offers nothing yet: list models in {configs.shown(settings.catalogue_path)}, start again")
     if not answer.registrations:
         console.warn(f"knows no node yet: register some in {configs.shown(settings.registry_path)}")
-    is_default = settings.folder == _default_folder()
-    place = "" if is_default else f" --folder {configs.shown(settings.folder)}"
+    place = "" if settings.folder == _default_folder() else f" --folder {configs.shown(settings.folder)}"
     console.plain("  next, in another terminal:")
     console.plain(f"    parallelix coordinator grant you 100prlx{place}")
     console.plain(f"    parallelix coordinator key you{place}")
@@ -120,21 +84,21 @@ def print_running(console: Console, answer: answers.RunAnswer, settings: Coordin
 
 def grant(console: Console, *, folder: Path | None, account: str, amount: str) -> None:
     with needing("coordinator"):
-        from parallelix.coordinator.commands import GrantCommand
-        from parallelix.engine.ledger import AMOUNT_WEI_MAX
+        from parallelix.coordinator import local
 
     _require_name(account, "account")
     amount_wei = amounts.read(amount, name="amount")
-    if not 0 < amount_wei <= AMOUNT_WEI_MAX:
-        raise ConfigRefused(f"amount {amount[:40]}: expected 1 wei to {amounts.shown(AMOUNT_WEI_MAX)}")
-    with _store(folder) as store:
-        applied = _leave(store, "grant", GrantCommand(account=account, amount_wei=str(amount_wei)))
+    if amount_wei == 0:
+        raise ConfigRefused(f"amount {amount[:40]}: expected at least 1wei")
+    with _refusals():
+        applied = local.grant(_settings(folder), account=account, amount_wei=amount_wei)
     _say(console, f"{amounts.shown(amount_wei)} granted to account {account}", applied=applied)
     console.value(answers.GrantAnswer(account=account, amount_wei=str(amount_wei), applied=applied))
 
 
 def make_key(console: Console, *, folder: Path | None, account: str, name: str, limits: Limits) -> None:
     with needing("coordinator"):
+        from parallelix.coordinator import local
         from parallelix.coordinator.commands import KeyCommand, new_key
 
     _require_name(account, "account")
@@ -150,10 +114,10 @@ def make_key(console: Console, *, folder: Path | None, account: str, name: str, 
         requests_per_minute=limits.requests_per_minute,
         concurrency=limits.concurrency,
         budget_wei=str(amounts.read(limits.budget, name="budget") if limits.budget else 0),
-        expires_at=_now() + limits.days * DAY_MS if limits.days else 0,
+        expires_at=time.time_ns() // 1_000_000 + limits.days * DAY_MS if limits.days else 0,
     )
-    with _store(folder) as store:
-        applied = _leave(store, "key", command)
+    with _refusals():
+        applied = local.issue_key(_settings(folder), command)
     _say(console, f"key {key.key_id} pays from account {account}; it is shown this once:", applied=applied)
     console.plain("")
     console.plain(f"  {key.secret}")
@@ -176,19 +140,22 @@ def make_key(console: Console, *, folder: Path | None, account: str, name: str, 
 
 def revoke_key(console: Console, *, folder: Path | None, key_id: str) -> None:
     with needing("coordinator"):
-        from parallelix.coordinator.commands import RevokeCommand
+        from parallelix.coordinator import local
 
     if key_id.startswith("prlx_"):
         raise ConfigRefused("--revoke: takes the key's id, key_…, not the key itself; see --list")
-    with _store(folder) as store:
-        applied = _leave(store, "revoke", RevokeCommand(key_id=key_id))
+    with _refusals():
+        applied = local.revoke_key(_settings(folder), key_id)
     _say(console, f"key {key_id[:80]} is revoked", applied=applied)
     console.value(answers.RevokedAnswer(id=key_id, applied=applied))
 
 
 def list_keys(console: Console, *, folder: Path | None) -> None:
-    with _store(folder) as store:
-        rows = store.load(now=_now()).keys
+    with needing("coordinator"):
+        from parallelix.coordinator import local
+
+    with _refusals():
+        rows = local.keys(_settings(folder))
     keys = tuple(
         answers.IssuedKey(
             id=row.key_id,
@@ -220,79 +187,38 @@ def _say(console: Console, text: str, *, applied: bool) -> None:
         console.note("no coordinator runs on this store now: it takes effect when one starts")
 
 
-@contextmanager
-def _store(folder: Path | None) -> Generator[Store]:
-    with needing("coordinator"):
-        from parallelix.coordinator.store.store import Store
-
-    settings = _settings(folder, {}, must_exist=True)
-    with _refusals():
-        store = Store.open(settings.database_url)
-        try:
-            yield store
-        finally:
-            store.close()
-
-
-def _leave(store: Store, kind: Literal["grant", "key", "revoke"], body: msgspec.Struct) -> bool:
-    """Leaves a command in the store, and says whether the coordinator applied it. Raises `CoordinatorRefused`."""
-    from parallelix.coordinator.commands import CommandAnswer, command_row
-    from parallelix.protocol.canonical import decode_json
-
-    row = command_row(kind, body, now=_now())
-    store.insert_command(row)
-    begun = time.monotonic()
-    wait_seconds = SILENT_SECONDS
-    while True:
-        found = store.command(row.command_id)
-        if found is not None and found.applied_at:
-            answer = decode_json(found.answer, CommandAnswer)
-            if not answer.ok:
-                raise CoordinatorRefused(answer.message)
-            return True
-        if time.monotonic() - begun > wait_seconds:
-            if wait_seconds == APPLY_SECONDS_MAX or not store.is_led():
-                return False
-            wait_seconds = APPLY_SECONDS_MAX
-        time.sleep(LOOK_SECONDS)
-
-
-def _settings(folder: Path | None, given: dict[str, Any], *, must_exist: bool) -> CoordinatorSettings:
-    with needing("coordinator"):
-        from parallelix.coordinator import settings
-
-    chosen = (folder or _default_folder()).expanduser().absolute()
-    if must_exist and not chosen.is_dir():
-        raise ConfigRefused(
-            f"{configs.shown(chosen)}: no coordinator has its data there; name it by --folder, or start one: "
-            "parallelix coordinator run"
-        )
-    try:
-        return settings.load(chosen, given)
-    except settings.SettingsError as error:
-        raise ConfigRefused(str(error)) from error
-
-
-@contextmanager
-def _refusals() -> Generator[None]:
-    """What a coordinator or its store refuses, in one line."""
-    from parallelix.coordinator.ports import RegistryUnreadable
-    from parallelix.coordinator.secrets import SecretRefused
-    from parallelix.coordinator.store.errors import StoreError
-    from parallelix.engine.catalogue import CatalogueError
-
-    try:
-        yield
-    except (StoreError, CatalogueError, RegistryUnreadable, SecretRefused) as error:
-        raise CoordinatorRefused(str(error)) from error
-    except OSError as error:
-        raise CoordinatorRefused(
-            f"{error.filename or 'address'}: {error.strerror or error}; see --folder, --host and --port"
-        ) from error
+def _folder(given: Path | None) -> Path:
+    return (given or _default_folder()).expanduser().absolute()
 
 
 def _default_folder() -> Path:
     return configs.folder() / "coordinator"
+
+
+def _settings(given: Path | None) -> CoordinatorSettings:
+    """Those of a coordinator that has its data there already."""
+    from parallelix.coordinator import settings
+
+    chosen = _folder(given)
+    if not chosen.is_dir():
+        raise ConfigRefused(
+            f"{configs.shown(chosen)}: no coordinator has its data there; name it by --folder, or start one: "
+            "parallelix coordinator run"
+        )
+    return settings.load(chosen)
+
+
+@contextmanager
+def _refusals() -> Generator[None]:
+    from parallelix.coordinator import local
+    from parallelix.coordinator.settings import SettingsError
+
+    try:
+        yield
+    except SettingsError as error:
+        raise ConfigRefused(str(error)) from error
+    except local.LocalRefused as error:
+        raise CoordinatorRefused(str(error)) from error
 
 
 def _require_name(text: str, what: str) -> None:
@@ -310,7 +236,3 @@ def _require_limits(limits: Limits) -> None:
     ):
         if not 0 <= value <= most:
             raise ConfigRefused(f"{name} {value}: expected 0 (none) to {most}")
-
-
-def _now() -> int:
-    return time.time_ns() // 1_000_000
