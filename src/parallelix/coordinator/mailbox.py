@@ -73,17 +73,25 @@ class Mailbox:
         self._rejections.clear()
         return inbox
 
-    async def wait(self, seconds: float) -> None:
-        """Returns after `seconds`, or as soon as something may be there. A second poll ends the first one's wait."""
+    async def wait(self, seconds: float, *, slots: int = 0) -> None:
+        """Returns after `seconds`, or as soon as something may be there: also work that is due again, where the poll
+        has `slots` for it. A second poll ends the first one's wait."""
         self.wake()
         loop = asyncio.get_running_loop()
         waiter = loop.create_future()
         self._waiter = waiter
-        timer = loop.call_later(seconds, _release, waiter)
+        timers = [loop.call_later(seconds, _release, waiter)]
+        if slots and self._work:
+            timers.append(loop.call_later(REDELIVERY_MS / 1000, self._wake_for_unacknowledged))
         try:
             await waiter
         finally:
-            timer.cancel()
+            for timer in timers:
+                timer.cancel()
+
+    def _wake_for_unacknowledged(self) -> None:
+        if self._work:
+            self.wake()
 
 
 def _release(waiter: asyncio.Future[None]) -> None:

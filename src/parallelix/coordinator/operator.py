@@ -174,8 +174,9 @@ class OperatorApp:
             if coordinator.stopping:
                 # A poll that began to wait now would only be cut off.
                 raise errors.Unavailable("the coordinator is stopping", code="stopping", retry_after_seconds=1)
-            await mailbox.wait(coordinator.settings.poll_seconds)
-            self._check_standing(session.node_id)
+            await mailbox.wait(coordinator.settings.poll_seconds, slots=slots)
+            # A node that has come back asks in its new session; nobody reads this answer any more.
+            self._session(call)
             inbox = mailbox.take(slots, coordinator.clock())
         for unit in inbox.work if inbox is not None else ():
             coordinator.steps.mark(5, unit.unit_id, unit.attempt_number)
