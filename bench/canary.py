@@ -33,6 +33,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from bench import loud_coordinator
 from bench.canary_requests import Requester, send_all, user
+from bench.echo_node import echo_node
 from bench.echo_runtime import CONTEXT_TOKENS, DIGEST, MODEL
 from bench.haystack import Haystack, Needle, base64_texts, patterns
 from bench.relay import Relay
@@ -139,6 +140,7 @@ async def stage(
     folder: Path,
     found: Sweep,
     *,
+    echo_nodes: int = ECHO_NODES,
     real_model: bool = False,
     coordinator: str = "bench.loud_coordinator",
     node_options: Sequence[str] = (),
@@ -148,17 +150,20 @@ async def stage(
     if real_model:
         digest = sha256(GGUF.read_bytes()).hexdigest()
         entries.append(catalogue_entry(DEMONSTRATION_MODEL, digest, context_tokens=1024, max_tokens_max=64))
+    echoing = echo_node(pause_seconds=0.01, options=node_options)
     tokens = {name: f"token-{secrets.token_urlsafe(24)}" for name in TOKENS}
     lines: dict[int, Relay] = {}
 
     def node(seat: Seat) -> list[str]:
-        return node_command(replace(seat, coordinator_url=f"{lines[seat.number].url}/api"), tokens, node_options)
+        behind_line = replace(seat, coordinator_url=f"{lines[seat.number].url}/api")
+        command = real_node(GGUF) if seat.number > echo_nodes else echoing
+        return in_operators_surroundings(seat, tokens, command(behind_line))
 
     plan = Plan(
         folder=folder,
         catalogue="\n".join(entries),
         node_command=node,
-        node_count=ECHO_NODES + real_model,
+        node_count=echo_nodes + real_model,
         settings=SETTINGS,
         coordinator_command=loud_coordinator.command(coordinator),
     )
@@ -184,17 +189,13 @@ async def stage(
         yield Scene(network=network, requester=requester, requesters_line=front, node_lines=list(lines.values()))
 
 
-def node_command(seat: Seat, tokens: Mapping[str, str], options: Sequence[str]) -> list[str]:
+def in_operators_surroundings(seat: Seat, tokens: Mapping[str, str], command: Sequence[str]) -> list[str]:
     """An operator's surroundings: tokens in the environment and in the files where programs look for them."""
     home = seat.home.parent / f"operator{seat.number}"
     home.mkdir(mode=0o700, exist_ok=True)
     lay_out_tokens(home, tokens)
     settings = {**loud_coordinator.ENVIRONMENT, **tokens, "HOME": str(home), "NETRC": str(home / ".netrc")}
-    environment = ["env", *(f"{name}={value}" for name, value in settings.items())]
-    if seat.number > ECHO_NODES:
-        return [*environment, *real_node(GGUF)(seat)]
-    place = [str(seat.home), str(seat.node_id), seat.coordinator_url]
-    return [*environment, sys.executable, "-m", "bench.echo_node", *place, "--pause-seconds", "0.01", *options]
+    return ["env", *(f"{name}={value}" for name, value in settings.items()), *command]
 
 
 def lay_out_tokens(home: Path, tokens: Mapping[str, str]) -> None:
@@ -397,7 +398,7 @@ def findable(needle: Needle) -> bool:
 async def leaky_controls(folder: Path) -> dict[str, bool]:
     """A whole network with faults: its coordinator logs prompts and names nodes, its nodes send keys and tokens."""
     found = Sweep()
-    leaky = stage(folder, found, coordinator="bench.leaky_coordinator", node_options=("--leaks",))
+    leaky = stage(folder, found, echo_nodes=1, coordinator="bench.leaky_coordinator", node_options=("--leaks",))
     async with leaky as scene:
         await scene.requester.native("completed", messages=[user(scene.requester.text("leaked"))])
         await scene.requester.call("GET", "/metrics", expect=200)

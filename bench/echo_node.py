@@ -12,6 +12,7 @@ import asyncio
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,13 +103,13 @@ def send_secrets(home: Home, coordinator_url: str) -> None:
     httpx.post(f"{coordinator_url}/v1/quote", headers=headers, content=home.node_key.read_bytes(), trust_env=False)
 
 
-def echo_node(*, pause_seconds: float = 0.0, slots: int = SLOTS) -> NodeCommand:
+def echo_node(*, pause_seconds: float = 0.0, slots: int = SLOTS, options: Sequence[str] = ()) -> NodeCommand:
     """For a network's plan."""
 
     def command(seat: Seat) -> list[str]:
         place = [str(seat.home), str(seat.node_id), seat.coordinator_url]
-        options = ["--slots", str(slots), "--pause-seconds", str(pause_seconds)]
-        return [sys.executable, "-m", "bench.echo_node", *place, *options]
+        pace = ["--slots", str(slots), "--pause-seconds", str(pause_seconds)]
+        return [sys.executable, "-m", "bench.echo_node", *place, *pace, *options]
 
     return command
 

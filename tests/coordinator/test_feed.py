@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from parallelix.coordinator.errors import Unavailable
 from parallelix.coordinator.feed import (
     NOTES_MAX,
     Delta,
@@ -117,6 +118,37 @@ async def test_a_place_in_a_dead_attempt_begins_the_new_one_from_its_start() -> 
     items = await shown(feed.follow(Position(attempt_number=1, offset_bytes=5)))
     assert [type(item) for item in items] == [Restarted, Delta, Ended]
     assert text_of(items) == "right"
+
+
+async def test_a_feed_that_begins_anew_shows_a_follower_only_what_it_lacks() -> None:
+    """After a restart of the coordinator the node sends its text once more, from its beginning."""
+    feed = Feed()
+    feed.begin(1)
+    following = feed.follow(Position(attempt_number=1, offset_bytes=4))
+    task = asyncio.create_task(shown(following))
+    for part in (("ab", "cd"), ("ef",), ("gh",)):
+        await asyncio.sleep(0)
+        feed.add(entries(*part))
+    await asyncio.sleep(0)
+    feed.end(DONE)
+    deltas = [item for item in await task if isinstance(item, Delta)]
+    assert "".join(delta.text for delta in deltas) == "efgh"
+    assert deltas[0].offset_bytes == 4
+
+
+async def test_a_stop_ends_every_follower_and_every_later_one() -> None:
+    feed = Feed()
+    feed.begin(1)
+    feed.add(entries("ab"))
+    followers = [asyncio.create_task(shown(feed.follow())), asyncio.create_task(feed.wait_end())]
+    await asyncio.sleep(0)
+    feed.stop()
+    late = asyncio.create_task(shown(feed.follow(Position(attempt_number=1, offset_bytes=2))))
+    for each in (*followers, late):
+        with pytest.raises(Unavailable) as refused:
+            await each
+        assert refused.value.code == "stopping"
+    assert feed.followers == 0
 
 
 async def test_an_older_attempt_cannot_begin_again() -> None:

@@ -212,7 +212,7 @@ def test_cancelling_before_the_node_began_is_free_and_after_it_asks_for_what_the
         assert world.row(request_id).state == "cancelled" and world.row(request_id).charge_wei == "0"
         return
     world.complete(attempt_id, completion_tokens=3, outcome="cancelled")
-    assert world.row(request_id).state == "cancelled"
+    assert (world.row(request_id).state, world.row(request_id).reason) == ("cancelled", "requester")
     assert world.row(request_id).completion_tokens == 3 and int(world.row(request_id).charge_wei) > 0
     assert world.row(request_id).record_sequence == 0, "a partial result is recorded"
 

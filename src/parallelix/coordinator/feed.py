@@ -7,15 +7,20 @@ back continues where it was. Text is provisional until `Ended`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Literal, TypeAlias
 
 import msgspec
 
+from parallelix.coordinator.errors import Unavailable
 from parallelix.protocol.work import Entry, ResultContent, Usage
 
 NOTES_MAX = 64
 """Notes on progress for one request: ten attempts with three each, and some to spare."""
+
+
+RETRY_AFTER_SECONDS = 5.0
+"""How long a stop and the start after it take."""
 
 
 class Position(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +87,7 @@ class Feed:
         self.followers = 0
         self._notes: list[Progress] = []
         self._waiters: list[asyncio.Future[None]] = []
+        self._stopped = False
 
     @property
     def length_bytes(self) -> int:
@@ -115,14 +121,21 @@ class Feed:
         self.outcome = outcome
         self._wake()
 
-    async def follow(self, after: Position | None = None) -> AsyncIterator[StreamItem]:
-        """Everything from `after` on, then exactly one `Ended`."""
-        at_note, at_entry, attempt_number = 0, 0, self.attempt_number
+    def stop(self) -> None:
+        """Ends every follower: the coordinator stops before the request does."""
+        self._stopped = True
+        self._wake()
+
+    async def follow(self, after: Position | None = None) -> AsyncGenerator[StreamItem, None]:
+        """Everything from `after` on, then exactly one `Ended`. An entry that `after` lies in comes whole.
+
+        Raises `Unavailable` when the coordinator stops.
+        """
+        at_note, at_entry, attempt_number, known_bytes = 0, 0, self.attempt_number, 0
         if after is not None:
             at_note = len(self._notes)
-            attempt_number = after.attempt_number
-            at_entry = self._entry_at(after) if attempt_number == self.attempt_number else 0
-        shown = after is not None and after.offset_bytes > 0
+            attempt_number, known_bytes = after.attempt_number, after.offset_bytes
+        shown = known_bytes > 0
         self.followers += 1
         try:
             while True:
@@ -132,7 +145,10 @@ class Feed:
                 if attempt_number != self.attempt_number:
                     if shown:
                         yield Restarted(attempt_number=self.attempt_number)
-                    attempt_number, at_entry, shown = self.attempt_number, 0, False
+                    attempt_number, at_entry, known_bytes, shown = self.attempt_number, 0, 0, False
+                # After a restart of ours the text comes once more from its beginning.
+                while known_bytes and at_entry < len(self.entries) and self.ends[at_entry] <= known_bytes:
+                    at_entry += 1
                 if at_entry < len(self.entries):
                     entries = tuple(self.entries[at_entry:])
                     start = self.ends[at_entry - 1] if at_entry else 0
@@ -152,6 +168,7 @@ class Feed:
             self.followers -= 1
 
     async def wait_end(self) -> Outcome:
+        """Raises `Unavailable` when the coordinator stops."""
         self.followers += 1
         try:
             while self.outcome is None:
@@ -160,11 +177,13 @@ class Feed:
         finally:
             self.followers -= 1
 
-    def _entry_at(self, position: Position) -> int:
-        """The first entry that starts at or after the place; a place inside an entry begins with that entry's end."""
-        return next((at for at, end in enumerate(self.ends) if end > position.offset_bytes), len(self.ends))
-
     async def _more(self) -> None:
+        if self._stopped:
+            raise Unavailable(
+                "the coordinator is stopping; follow the request again, or send it again with its Idempotency-Key",
+                code="stopping",
+                retry_after_seconds=RETRY_AFTER_SECONDS,
+            )
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         try:

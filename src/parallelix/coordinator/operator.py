@@ -77,7 +77,7 @@ class OperatorApp:
             if handler is not None:
                 await handler(call)
             elif name.startswith("stream/") and scope["method"] == "POST":
-                await self._stream(call, name.removeprefix("stream/"))
+                await self._stream_until_stop(call, name.removeprefix("stream/"))
             elif any(name == known for _, known in self._routes):
                 raise errors.MethodNotAllowed(f"{scope['method']} /operator/{name}: not this method")
             else:
@@ -205,6 +205,20 @@ class OperatorApp:
         return answer
 
     # Stream -----------------------------------------------------------------------------------------------------------
+
+    async def _stream_until_stop(self, call: Call, attempt_id: str) -> None:
+        """A stop does not wait for a model to finish; the node goes on with the stream at the next coordinator."""
+        coordinator, task = self._coordinator, asyncio.current_task()
+        assert task is not None
+        coordinator.streams.add(task)
+        try:
+            await self._stream(call, attempt_id)
+        except asyncio.CancelledError:
+            if not coordinator.stopping or task.uncancel():
+                raise
+            raise errors.Unavailable("the coordinator is stopping", code="stopping", retry_after_seconds=1) from None
+        finally:
+            coordinator.streams.discard(task)
 
     async def _stream(self, call: Call, attempt_id: str) -> None:
         session = self._session(call, leaving=True)

@@ -12,6 +12,7 @@ import hashlib
 import hmac
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from typing import Any, TypeAlias
 
 import msgspec
@@ -92,6 +93,8 @@ class Coordinator:
         self.anchor_batch: Callable[[Batch], None] = _no_anchor
         self.anchor_address = "local"
         self.stopping = False
+        self.streams: set[asyncio.Task[Any]] = set()
+        """The calls in which nodes are streaming."""
         self.log = log
         self.steps = StepLog(log, enabled=settings.log_steps)
         self._random = random_bytes
@@ -211,8 +214,12 @@ class Coordinator:
         self._arm()
 
     def stop(self) -> None:
-        """No new requests, and every waiting poll is answered. What is open stays open in the store."""
+        """No new requests; polls are answered and followers told. What is open stays open in the store."""
         self.stopping = True
+        for live in self._requests.values():
+            live.feed.stop()
+        for stream in self.streams:
+            stream.cancel()
         if self._timer is not None:
             self._timer.cancel()
         for mailbox in self._mailboxes.values():
@@ -546,20 +553,20 @@ class Coordinator:
     async def follow(
         self, key: ApiKey, request_id: str, *, after: Position | None = None
     ) -> AsyncGenerator[StreamItem, None]:
-        """What happens to a request, from `after` on, until it ends."""
+        """What happens to a request, from `after` on, until it ends; `Unavailable` when the coordinator stops first."""
         live = self._requests.get(request_id)
         if live is not None and live.request.account == key.account:
             self._drop_grace(request_id)
             if self.engine.orphaned(request_id):
                 self.step(events.ClientReturned(request_id=request_id))
-            async for item in live.feed.follow(after):
+            feed = live.feed
+        else:
+            row = await self._own_row(key, request_id)
+            feed = await self._stored_feed(row, await self._stored_outcome(row))
+        # Closed here and now, so that whoever asks next how many follow is told right.
+        async with aclosing(feed.follow(after)) as items:
+            async for item in items:
                 yield item
-            return
-        row = await self._own_row(key, request_id)
-        outcome = await self._stored_outcome(row)
-        feed = await self._stored_feed(row, outcome)
-        async for item in feed.follow(after):
-            yield item
 
     async def _stored_feed(self, row: RequestRow, outcome: Outcome) -> Feed:
         feed = Feed()

@@ -299,6 +299,7 @@ class Steps(Admission):
     # 11 Sample (off), 12 Anchor, 13 Return result, 14 Settle ----------------------------------------------------------
 
     def _accept(self, request: Request, attempt: Attempt, facts: events.ExecutionFacts, *, cancelled: bool) -> Answer:
+        reason = request.reason if cancelled else ""
         request.become(RequestState.VALIDATING, now=self._now)
         usage = Usage(
             prompt_tokens=min(facts.usage.prompt_tokens, request.prompt_tokens_max),
@@ -312,7 +313,6 @@ class Steps(Admission):
         self._record(request, attempt, facts, usage)
         self._measure(request, attempt, facts.usage)
         self._close_attempt(attempt, AttemptState.CANCELLED if cancelled else AttemptState.COMPLETED, "")
-        reason = request.reason if cancelled else ""
         self._finish(request, RequestState.CANCELLED if cancelled else RequestState.COMPLETED, reason)
         answer = self._remember(attempt, effects.ResultTaken(accepted=True))
         self._drain(self.pool.nodes[attempt.node_id])

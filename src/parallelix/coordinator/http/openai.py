@@ -115,6 +115,10 @@ class OpenAI:
         except Disconnected:
             await self._coordinator.client_left(request_id)
             return
+        except Unavailable as error:
+            # These clients would take a stream that just ends for a whole answer.
+            await call.end(sse.data(error_of(error.status, error.code, error.message, error.param)))
+            return
         if outcome is None:
             await self._coordinator.abandon(request_id, "attempt_restarted")
         await call.end(self._closing(outcome, rendering))

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from parallelix.coordinator import spec as specs
-from parallelix.coordinator.errors import BadRequest, NotFound
+from parallelix.coordinator.errors import BadRequest, NotFound, Unavailable
 from parallelix.coordinator.feed import Delta, Ended, Outcome, Position, Progress, Restarted, StreamItem
 from parallelix.coordinator.http import limits, sse
 from parallelix.coordinator.http.call import Call
@@ -113,6 +113,9 @@ class Requester:
             if not detached:
                 await self._coordinator.client_left(request_id)
             return
+        except Unavailable:
+            # A stream that ends without an end is one to take up again, at the next coordinator.
+            pass
         await call.end()
 
     def _key(self, call: Call) -> ApiKey:
