@@ -57,7 +57,7 @@ canary: setup-env | $(REPORTS) ## search everything that is stored, logged or an
 fuzz-api: setup-env | $(REPORTS) ## schemathesis against the OpenAPI document: no 5xx
 	$(RUN) -m bench.fuzz_api --report $(REPORTS)/fuzz-api.json
 
-train-model: setup-env ## train both demonstration models anew, in an environment of their own (an hour or two)
+train-model: setup-env ## train both demonstration models anew, in an environment of their own (half an hour or more)
 	.venv-tools/bin/uv venv --quiet --allow-existing --python $(PYTHON) .venv-train
 	.venv-tools/bin/uv pip install --quiet --python .venv-train --requirements models/requirements-train.txt
 	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 .venv-train/bin/python models/train.py --seed 1 --out models/parallelix-demo.gguf

@@ -200,7 +200,7 @@ class Writer:
         """Texts without end; those that hold a withheld text are dropped."""
         kinds = (self.chat, self.prose, self.story, self.animal_prose, self.essay)
         while True:
-            kind = self.random.choices(kinds, weights=(60, 10, 20, 5, 5))[0]
+            kind = self.random.choices(kinds, weights=(70, 8, 12, 4, 6))[0]
             document = kind()
             if not self._is_withheld(document):
                 yield document
@@ -261,7 +261,7 @@ class Writer:
 
     def _exchange(self) -> tuple[str, str]:
         kinds = (self._ask_topic, self._ask_small_talk, self._ask_story, self._ask_animal)
-        return self.random.choices(kinds, weights=(72, 8, 13, 7))[0]()
+        return self.random.choices(kinds, weights=(80, 7, 8, 5))[0]()
 
     def _ask_topic(self) -> tuple[str, str]:
         all_topics = topics("parallelix.txt")
