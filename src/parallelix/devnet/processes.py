@@ -35,7 +35,10 @@ class Child:
         environment: Mapping[str, str] | None = None,
         cpus: Collection[int] = (),
     ) -> None:
-        """`environment` adds to ours. `cpus` are the only ones it may use, on Linux; empty: all."""
+        """`environment` adds to ours. `cpus` are the only ones it may use, on Linux; empty: all.
+
+        Call it in the main thread: Linux ends the child with the thread that started it.
+        """
         self.name = name
         self.output = output
         leashed = [sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), ",".join(map(str, cpus)), *command]
