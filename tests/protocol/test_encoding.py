@@ -5,10 +5,10 @@ from typing import Annotated
 
 import msgspec
 import pytest
-import vector_files as vectors
 from hypothesis import given
 from hypothesis import strategies as st
 
+import vector_files as vectors
 from parallelix.protocol import encoding, ids
 from parallelix.protocol.errors import Malformed
 

@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 import pytest
 import rich.pretty
-import vector_files as vectors
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
@@ -29,6 +28,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from joserfc.jwk import RSAKey
 
+import vector_files as vectors
 from parallelix.protocol import envelope, messages
 from parallelix.protocol.encoding import to_base64url
 from parallelix.protocol.errors import BadEnvelope, Malformed

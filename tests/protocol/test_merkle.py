@@ -4,10 +4,10 @@ import hashlib
 from collections.abc import Sequence
 
 import pytest
-import vector_files as vectors
 from hypothesis import given
 from hypothesis import strategies as st
 
+import vector_files as vectors
 from parallelix.protocol import merkle
 from parallelix.protocol.encoding import to_hex
 from parallelix.protocol.errors import Malformed

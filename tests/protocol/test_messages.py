@@ -8,11 +8,11 @@ from typing import Any
 
 import msgspec
 import pytest
-import vector_files as vectors
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import inspect
 
+import vector_files as vectors
 from parallelix.protocol import messages, registry, work
 from parallelix.protocol.canonical import decode_json
 from parallelix.protocol.errors import Malformed

@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 import pytest
-import vector_files as vectors
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
@@ -15,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key, l
 from hypothesis import given
 from hypothesis import strategies as st
 
+import vector_files as vectors
 from parallelix.protocol import canonical, ids, poe, signing, work
 from parallelix.protocol.encoding import from_base64url, to_hex
 from parallelix.protocol.errors import BadSignature, Malformed

@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 import rfc8785
-import vector_files as vectors
 from eth_account import Account
 from eth_account.messages import encode_defunct
 
+import vector_files as vectors
 from parallelix.protocol import canonical, receipts, records, signing
 from parallelix.protocol.errors import Malformed
 from parallelix.protocol.receipts import Receipt

@@ -6,10 +6,10 @@ from typing import Any
 import msgspec
 import pytest
 import rfc8785
-import vector_files as vectors
 from hypothesis import given
 from hypothesis import strategies as st
 
+import vector_files as vectors
 from parallelix.protocol import canonical, records
 from parallelix.protocol.records import BrokenChain, ExecutionRecord
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import rich.pretty
-import vector_files as vectors
 from Crypto.Hash import keccak
 from eth_account import Account
 from eth_account.messages import encode_defunct
@@ -13,6 +12,7 @@ from eth_utils.address import to_checksum_address
 from hypothesis import given
 from hypothesis import strategies as st
 
+import vector_files as vectors
 from parallelix.protocol import signing
 from parallelix.protocol.encoding import to_hex
 from parallelix.protocol.errors import BadSignature

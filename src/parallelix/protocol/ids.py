@@ -1,6 +1,7 @@
 """Identifiers: 32 bytes for a unit, 16 for an attempt, the on-chain uint256 for a node.
 
-The first six bytes of the two that the coordinator makes are the time, the rest is random (`fresh_bytes`). A request's id is `req_` and 64 hex digits, a sub-task's `sub_` and 64. A proof hashes the raw bytes; both widths are
+The first six bytes of the two that the coordinator makes are the time, the rest is random (`fresh_bytes`). A
+request's id is `req_` and 64 hex digits, a sub-task's `sub_` and 64. A proof hashes the raw bytes; both widths are
 fixed, so no two different (unit, node) pairs concatenate alike.
 """
 
