@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -403,6 +404,34 @@ async def test_a_stream_brings_no_more_than_was_asked_for(on: Scene) -> None:
     assert (await node.stream(unit, delta(unit.sealer("delta"), *texts))).status_code == 200
     more = node.stream(unit, delta(unit.sealer("delta", 1), "x"), connection=1, offset=len(texts))
     assert await changes_nothing(on, more) == (413, "body_too_large")
+
+
+@pytest.mark.parametrize("ending", ["cancelled", "superseded"])
+async def test_a_silent_stream_ends_with_what_it_was_for(
+    on: Scene, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    monkeypatch.setattr(operator, "STREAM_CHECK_SECONDS", 0.02)
+    node, unit, _ = await on.offered()
+    silence = asyncio.Event()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield delta(unit.sealer("delta"), "so")
+        await silence.wait()
+
+    numbers = {"connection": "0", "offset": "0"}
+    headers = node.headers("stream", unit.unit.attempt_id, **numbers)
+    path = f"/operator/stream/{unit.unit.attempt_id}"
+    silent = asyncio.create_task(node.http.post(path, content=body(), headers=headers))
+    async with asyncio.timeout(20):
+        while not (await on.everything())["text"].get(unit.unit.attempt_id):
+            await asyncio.sleep(0.01)
+        if ending == "cancelled":
+            await on.clear()
+        else:
+            await node.stream(unit, delta(unit.sealer("delta", 1), " be"), connection=1, offset=2)
+        expected = (410, "attempt_closed") if ending == "cancelled" else (409, "stream_offset")
+        assert code_of(await silent) == expected
+    silence.set()
 
 
 # Result ---------------------------------------------------------------------------------------------------------------

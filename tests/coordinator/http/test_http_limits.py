@@ -215,6 +215,15 @@ async def test_what_stands_after_a_chunked_body_is_no_header(network: Network, c
     )
 
 
+@pytest.mark.parametrize("endless", [b"x: " + b"y" * 2**20, b"x: y\r\n" * 2**18])
+async def test_fields_after_a_body_have_a_bound(network: Network, client: httpx.AsyncClient, endless: bytes) -> None:
+    answer = await talk(
+        network, post(client, "/v1/quote", "transfer-encoding: chunked") + b"2\r\n{}\r\n0\r\n" + endless
+    )
+    assert answer == b"" or b'"error":"head_too_large"' in answer
+    assert await still_serves(client)
+
+
 @pytest.mark.parametrize(
     "fields",
     ["content-length: 5\r\ncontent-length: 6", "content-length: 5\r\ntransfer-encoding: chunked", "content-length: -5",

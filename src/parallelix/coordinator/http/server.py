@@ -31,6 +31,8 @@ HEAD_SECONDS_MAX = 10.0
 """A head is a few hundred bytes: ten seconds are a slow satellite line, and more is somebody holding connections."""
 HEAD_BYTES_MAX = 32 * 1024
 """Sixteen times the head of a signed operator call."""
+FRAMING_BYTES_MAX = HEAD_BYTES_MAX + 256 * 1024
+"""What may come in a body without being of it, such as fields after its last chunk: a head's worth, and one read."""
 REST_SECONDS_MAX = 15.0
 """How long the rest of a body that nobody waits for may still come in, so that the caller can read the refusal."""
 REST_BYTES_MAX = 8 * 1024 * 1024
@@ -94,6 +96,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stall_timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0
         self._rest_bytes = 0
+        self._framing_bytes = 0
         self._in_head = False
         self._in_body = False
         self._hears = True
@@ -125,7 +128,11 @@ class BoundedProtocol(HttpToolsProtocol):
             self._head_bytes += len(data)
         elif self._answering() is None and self._outstayed(len(data)):
             return
+        self._framing_bytes += len(data)
         super().data_received(data)
+        if self._in_body and self._framing_bytes > FRAMING_BYTES_MAX:
+            self._refuse(431, "head_too_large", _TOO_LARGE)
+            return
         if self._in_body or not (self._in_head or self._head_bytes) or self.transport.is_closing():
             return
         if self._head_bytes > HEAD_BYTES_MAX:
@@ -156,6 +163,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head, self._in_body = False, True
         self._drop_timer()
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._framing_bytes = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._in_body = False
