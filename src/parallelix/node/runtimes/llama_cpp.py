@@ -64,7 +64,7 @@ _STOP_SECONDS_MAX = 5
 _HANGS_SECONDS = 30.0
 _ANSWER_BYTES_MAX = 16 * 1024 * 1024
 _EMBEDDINGS_BYTES_MAX = 256 * 1024 * 1024
-_ERROR_LINES_MAX = 100
+_ERRORS_BYTES_MAX = 16 * 1024
 _TOLD_CHARACTERS_MAX = 300
 _ERROR_PREFIX = re.compile(r"^[\d.]+ E ")
 _WAY_OUT = "the next request starts it again"
@@ -583,7 +583,7 @@ class _Worker:
         self._process = process
         self._http = http
         self._folder = folder
-        self._errors: list[str] = []
+        self._errors = bytearray()
         self._loaded = False
         self._reading = asyncio.create_task(self._read_errors())
 
@@ -639,7 +639,8 @@ class _Worker:
         if "ModuleNotFoundError" in (reason := answer.get("error", "it ended without a word")):
             raise RuntimeFailed(_MISSING)
         # The first error is the cause, the others its consequences.
-        told = _ERROR_PREFIX.sub("", self._errors[0]) if self._errors else reason
+        first = self._errors.decode(errors="replace").partition("\n")[0]
+        told = _ERROR_PREFIX.sub("", first) or reason
         raise RuntimeFailed(
             f"llama.cpp cannot load {path} ({told[:_TOLD_CHARACTERS_MAX]}): check the file, and that memory suffices"
         )
@@ -648,8 +649,8 @@ class _Worker:
         assert self._process.stderr is not None
         # What comes after loading may quote a prompt: it is read so that the pipe never fills, and dropped.
         while chunk := await self._process.stderr.read(64 * 1024):
-            if not self._loaded and len(self._errors) < _ERROR_LINES_MAX:
-                self._errors += chunk.decode(errors="replace").splitlines()
+            if not self._loaded and len(self._errors) < _ERRORS_BYTES_MAX:
+                self._errors += chunk
 
     async def answer(
         self, path: str, request: Mapping[str, Any] | None = None, *, bytes_max: int = _ANSWER_BYTES_MAX
