@@ -9,6 +9,9 @@ import random
 from collections.abc import Iterable
 from typing import Any, TypeVar, cast
 
+import msgspec
+import pytest
+
 from parallelix.engine import catalogue, effects, events
 from parallelix.engine.core import Engine, Step
 from parallelix.engine.entities import Request
@@ -32,7 +35,7 @@ from parallelix.engine.uptime import HOURS_KEPT
 from parallelix.protocol import canonical, merkle
 from parallelix.protocol.encoding import from_hex, to_hex
 from parallelix.protocol.messages import Hardware, Manifest, ModelInfo, RuntimeInfo
-from parallelix.protocol.records import ExecutionRecord, verify_chain
+from parallelix.protocol.records import BrokenChain, ExecutionRecord, verify_chain
 from parallelix.protocol.registry import Registration
 from parallelix.protocol.work import Usage
 
@@ -99,6 +102,9 @@ class World:
         self.offers: dict[str, effects.Offer] = {}
         self.unconfirmed: list[int] = []
         self.ends: dict[str, list[str]] = {}
+        self.told: dict[str, list[tuple[str, int]]] = {}
+        self.nodes_offered: dict[str, set[str]] = {}
+        self.manifest_times: dict[int, list[int]] = {}
         self.answered_ids: set[str] = set()
         # As every coordinator begins.
         self._take(self.engine.restore(Snapshot(), (), self.now, self.random.randbytes))
@@ -118,13 +124,17 @@ class World:
                 self.log.append((effect.name, effect.fields))
             elif isinstance(effect, effects.Offer):
                 self.offers[effect.attempt_id] = effect
+                self.nodes_offered.setdefault(effect.attempt_id, set()).add(str(effect.node_id))
             elif isinstance(effect, effects.Withdraw) and not effect.partial:
                 self.offers.pop(effect.attempt_id, None)
             elif isinstance(effect, effects.AnchorBatch):
                 self.unconfirmed.append(effect.batch.number)
-            elif isinstance(effect, effects.RequestProgress) and effect.kind == "finished":
-                self.ends.setdefault(effect.request_id, []).append(effect.state)
-        self.check()
+            elif isinstance(effect, effects.RequestProgress):
+                self.told.setdefault(effect.request_id, []).append((effect.kind, effect.attempt_number))
+                if effect.kind == "finished":
+                    self.ends.setdefault(effect.request_id, []).append(effect.state)
+        if step.rows or step.effects:
+            self.check()
 
     def advance(self, milliseconds: int) -> None:
         """Lets time pass, with a tick for every timer on the way."""
@@ -161,7 +171,9 @@ class World:
             balances=tuple(self.rows(BalanceRow)),
             keys=tuple(self.rows(KeyRow)),
             faults=tuple(row for row in self.rows(FaultRow) if row.at > self.now - DAY_MS),
-            batches=tuple(row for row in batches if not row.confirmed_at or row is batches[-1]),
+            batches=tuple(
+                row for row in batches if not row.confirmed_at or row is batches[-1] or row.last == confirmed_through
+            ),
             records=tuple(
                 sorted(
                     (row for row in self.rows(RecordRow) if row.sequence > batched_through),
@@ -225,7 +237,7 @@ class World:
             issued_at=self.now + len(self.effects),
             run_id=run_id,
         )
-        return self.step(
+        answer = self.step(
             events.Attached(
                 node_id=node_id,
                 session=f"s{self.now}-{node_id}-{run_id}",
@@ -234,6 +246,9 @@ class World:
                 public_key="0x" + "11" * 64,
             )
         )
+        if answer is None:
+            self.manifest_times.setdefault(node_id, []).append(manifest.issued_at)
+        return answer
 
     def heartbeat(self, node_id: int, *, paused: bool = False) -> effects.Answer:
         return self.step(events.Heartbeat(node_id=node_id, unix_ms=self.now, paused=paused))
@@ -313,7 +328,7 @@ class World:
     def balance(self, account: str) -> int:
         return self.engine.ledger.balance_wei(account)
 
-    # The invariants --------
+    # The invariants, by their numbers in ARCHITECTURE.md --------
 
     def _write(self, rows: Iterable[Row]) -> None:
         for row in rows:
@@ -323,50 +338,99 @@ class World:
             table[key] = row
 
     def check(self) -> None:
-        """Invariants 1, 3, 4, 5 and 10 of the design, over what is written."""
-        self.check_money()
+        """After every step, over what would be durable by then."""
+        self.check_1_credits_precede_work()
+        self.check_3_one_end_and_at_most_one_charge()
+        self.check_4_postings_sum_to_zero_and_replay_to_every_balance()
+        self.check_5_a_charge_posts_only_from_a_confirmed_batch()
+        self.check_6_a_message_of_a_node_counts_once()
+        self.check_10_a_requester_is_told_to_discard_what_was_not_hashed()
+
+    def transfers(self, purpose: str) -> dict[str, int]:
+        """Wei by request, of the transfers made for `purpose`."""
+        made: dict[str, int] = {}
+        for transfer in self.rows(TransferRow):
+            if transfer.transfer_id.startswith(purpose + ":"):
+                assert transfer.request_id not in made, f"{transfer.request_id}: two transfers to {purpose}"
+                made[transfer.request_id] = int(transfer.amount_wei)
+        return made
+
+    def check_1_credits_precede_work(self) -> None:
+        held = self.transfers("hold")
+        for row in self.rows(RequestRow):
+            assert held.get(row.request_id, 0) == int(row.hold_wei), "an id without its hold"
+        for offer in self.offers.values():
+            assert (offer.request_id,) in self.tables["requests"], "work before its request is durable"
+
+    def check_3_one_end_and_at_most_one_charge(self) -> None:
         for request_id, states in self.ends.items():
             assert len(states) == 1, f"{request_id} ended {len(states)} times"
+            assert self.row(request_id).state == states[0]
         for request_id in self.answered_ids:
             row = self.row(request_id)
             assert (RequestState(row.state) in FINAL_REQUEST_STATES) == (request_id not in self.engine.requests)
+        held = self.transfers("hold")
+        for request_id, amount_wei in self.transfers("charge").items():
+            assert amount_wei == int(self.row(request_id).charge_wei) <= held[request_id], "charged more than was held"
+            assert self.row(request_id).state in {"completed", "cancelled"}
 
-    def check_money(self) -> None:
+    def check_4_postings_sum_to_zero_and_replay_to_every_balance(self) -> None:
         balances: dict[str, int] = {}
-        charged: dict[str, int] = {}
-        held: dict[str, int] = {}
         for transfer in self.rows(TransferRow):
             amount_wei = int(transfer.amount_wei)
             assert amount_wei > 0
             balances[transfer.debit_account] = balances.get(transfer.debit_account, 0) - amount_wei
             balances[transfer.credit_account] = balances.get(transfer.credit_account, 0) + amount_wei
-            purpose = transfer.transfer_id.split(":")[0]
-            if purpose == "hold":
-                held[transfer.request_id] = amount_wei
-            elif purpose == "charge":
-                assert transfer.request_id not in charged, "charged twice"
-                charged[transfer.request_id] = amount_wei
         assert sum(balances.values()) == 0
         assert all(balance >= 0 for account, balance in balances.items() if not account.startswith("source:"))
         stored = {row.account: int(row.balance_wei) for row in self.rows(BalanceRow)}
-        assert {account: balance for account, balance in balances.items() if balance} == {
-            account: balance for account, balance in stored.items() if balance
-        }
-        for row in self.rows(RequestRow):
-            # Credits precede work: whoever has an id has a hold.
-            assert held.get(row.request_id, 0) == int(row.hold_wei)
-        for request_id, amount_wei in charged.items():
-            assert amount_wei <= held[request_id], "charged more than was held"
+        remembered = self.engine.ledger.accounts()
+        for known in (stored, remembered):
+            assert {account: wei for account, wei in balances.items() if wei} == {
+                account: wei for account, wei in known.items() if wei
+            }
+
+    def check_5_a_charge_posts_only_from_a_confirmed_batch(self) -> None:
+        confirmed = [(row.first, row.last) for row in self.rows(BatchRow) if row.confirmed_at]
+        for request_id in self.transfers("charge"):
             sequence = self.row(request_id).record_sequence
-            assert any(batch.confirmed_at and batch.first <= sequence <= batch.last for batch in self.rows(BatchRow)), (
-                "charged before its batch was confirmed"
-            )
+            assert any(first <= sequence <= last for first, last in confirmed), "charged before its batch was confirmed"
+
+    def check_6_a_message_of_a_node_counts_once(self) -> None:
+        records = [row.request_id for row in self.rows(RecordRow)]
+        assert len(records) == len(set(records)), "two records of one request"
+        for row in self.rows(AttemptRow):
+            assert self.nodes_offered.get(row.attempt_id, {row.node_id}) == {row.node_id}, "offered to two nodes"
+        for node_id, times in self.manifest_times.items():
+            assert times == sorted(set(times)), f"node {node_id}: an old manifest opened a session"
+
+    def check_10_a_requester_is_told_to_discard_what_was_not_hashed(self) -> None:
+        """Text of one attempt only ever stands before a requester: a new attempt begins after the word to discard."""
+        for request_id, told in self.told.items():
+            showing = 0
+            for kind, number in told:
+                if kind == "running":
+                    assert showing in {0, number}, f"{request_id}: attempt {number} runs while {showing} is shown"
+                    showing = number
+                elif kind == "restarted":
+                    showing = 0
+                elif kind == "finished" and self.row(request_id).record_sequence >= 0:
+                    assert showing == number == max(self.numbers(request_id)), "the record is of another attempt"
+
+    def numbers(self, request_id: str) -> list[int]:
+        return [row.number for row in self.rows(AttemptRow) if row.request_id == request_id]
 
     def check_chain(self) -> None:
-        """The whole chain of records, and every batch's root over it."""
+        """Invariant 5 over the whole chain of records: it holds, each batch's root too, and no edit goes unseen."""
         rows = sorted(self.rows(RecordRow), key=lambda row: row.sequence)
         records = [canonical.decode(row.body, ExecutionRecord) for row in rows]
-        assert verify_chain(records) == self.engine.recorder.head_hash
+        head = self.engine.recorder.head_hash
+        assert verify_chain(records) == head
+        for at, record in enumerate(records):
+            edited = msgspec.structs.replace(record, finished_at=record.finished_at + 1)
+            for changed in ([*records[:at], edited, *records[at + 1 :]], [*records[:at], *records[at + 1 :]]):
+                with pytest.raises(BrokenChain):
+                    verify_chain(changed, head_hash=head)
         hashes = [from_hex(row.record_hash, name="record_hash", length_bytes=32) for row in rows]
         for batch in self.rows(BatchRow):
             assert to_hex(merkle.root(hashes[batch.first : batch.last + 1])) == batch.merkle_root
