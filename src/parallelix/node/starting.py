@@ -220,9 +220,9 @@ class Display:
             self._console.done("daemon up · heartbeating + serving · ctrl-c to stop")
         elif event.name in ("paused", "resumed", "draining"):
             self._activity = "idle" if event.name == "resumed" else event.name
-            self._console.warn(_sentence(event))
+            self._warn(event)
         elif event.level != "info" and event.name != "stop":
-            self._console.warn(_sentence(event))
+            self._warn(event)
         if self._up:
             self._line(f"active · heartbeats {self._heartbeats} · served {self._served} · {self._activity}")
 
@@ -241,6 +241,11 @@ class Display:
             self._console.warn(f"{reason}: {message}")
         else:
             self._console.error(f"node.{reason}", message)
+
+    def _warn(self, event: DaemonEvent) -> None:
+        # In the foreground the log is printed, and has it already.
+        if self._live:
+            self._console.warn(_sentence(event))
 
     def _line(self, text: str) -> None:
         if self._live:

@@ -137,7 +137,8 @@ def test_foreground_prints_the_log_as_well(made: Home) -> None:
     with network(made), started(made, "--foreground") as process:
         shown = until(process, lambda line: " attached " in line)
         process.send_signal(signal.SIGTERM)
-        process.communicate()
+        rest, _errors = process.communicate()
+    assert rest.count("draining") == 1
     assert any(re.match(r"\d{4}-.*Z start node=4217 mode=cpu model=llama3.2", line) for line in shown)
     assert "start node=4217 mode=cpu model=llama3.2" in made.log.read_text()
 
