@@ -273,7 +273,8 @@ async def test_the_same_key_of_a_call_gives_the_same_answer_again(
 
 
 async def test_ctrl_c_cancels_the_request(start_network: StartNetwork, runtime: TalkingRuntime) -> None:
-    async with start_network(runtime) as network, network.customer() as customer:
+    # With that grace, nobody but the command itself cancels.
+    async with start_network(runtime, client_grace_seconds=600) as network, network.customer() as customer:
         secret = customer.headers["authorization"].removeprefix("Bearer ")
         environment = os.environ | {"PARALLELIX_URL": network.url, "PARALLELIX_API_KEY": secret}
         asking = await asyncio.create_subprocess_exec(

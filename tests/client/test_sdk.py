@@ -165,7 +165,7 @@ async def test_a_new_attempt_is_told_and_its_text_alone_is_the_answer(
 async def test_leaving_a_stream_cancels_and_leaving_it_detached_does_not(
     start_network: StartNetwork, runtime: TalkingRuntime
 ) -> None:
-    async with start_network(runtime) as network, customer(network) as client:
+    async with start_network(runtime, client_grace_seconds=600) as network, customer(network) as client:
         left = await first_words_of(client.stream(chat("wait here", model=MODEL)))
         async with asyncio.timeout(20):
             await runtime.stopped.wait()
