@@ -94,7 +94,7 @@ def test_help(operate: Operate) -> None:
     matches_golden("help", shown.out)
     listed = shown.out.partition("Commands:\n")[2].splitlines()
     assert [line.split()[0] for line in listed if line.startswith("  ") and line[2] != " "][:11] == [*cli.COMMANDS]
-    assert operate().out == shown.out
+    assert (operate().code, operate().err, operate().out) == (2, "", shown.out)
 
 
 def test_version(operate: Operate) -> None:

@@ -259,6 +259,9 @@ def _failed(console: Console, error: Exception) -> int:
             f"{type(error).__name__}: {str(error)[:300]}; if this should not be, report it with PARALLELIX_DEBUG=1",
         )
         return EXIT_FAILED
+    if type(error).__name__ == "NoArgsIsHelpError":
+        typer.echo(describe())
+        return EXIT_USAGE
     message = " ".join(str(describe()).split())
     if not message:
         return 0 if getattr(error, "exit_code", 0) == 0 else EXIT_USAGE

@@ -71,6 +71,11 @@ def test_help(operate: Operate) -> None:
     matches_golden("help", operate("--help").out)
 
 
+def test_without_a_command_the_help_is_shown_as_it_is(operate: Operate) -> None:
+    printed = operate()
+    assert (printed.code, printed.err, printed.out) == (2, "", operate("--help").out)
+
+
 # probe
 
 
