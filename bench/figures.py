@@ -97,6 +97,9 @@ def results_of(figures: Figures, *, fleets: Sequence[int], pools: Sequence[int])
 
 # Title, figure, or a heading where there is no figure.
 _REQUEST_ROWS: tuple[tuple[str, str], ...] = (
+    ("machine", ""),
+    ("taken by other processes, % of its CPU", "others_percent"),
+    ("disk: one page made durable, ms", "disk_sync_ms"),
     ("coordinator, 32 in flight", ""),
     ("CPU per request, ms", "coordinator_cpu_ms_per_request"),
     ("of it bare cryptography, ms", "floor_cpu_ms_per_request"),
@@ -120,7 +123,6 @@ _REQUEST_ROWS: tuple[tuple[str, str], ...] = (
     ("subtracted: node's RSA, 1 in flight", "alone_rsa_ms"),
     ("subtracted: runtime, 32 in flight", "paced_runtime_ms"),
     ("subtracted: node's RSA, 32 in flight", "paced_rsa_ms"),
-    ("disk: one page made durable", "disk_sync_ms"),
     ("first token added, ms", ""),
     ("1 stream, p50", "stream_first_added_ms_p50"),
     ("1 stream, p99", "stream_first_added_ms_p99"),

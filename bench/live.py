@@ -17,6 +17,7 @@ import shlex
 import sys
 import tempfile
 import time
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from bench.instant_runtime import TOKENS_DEFAULT
 from bench.load import Drive, Target, chat_body, drive
 from bench.node import Pace, prompt
 from bench.site import AT_ONCE, Cores, Site, cores, site
-from bench.stopwatch import cpu_seconds, median, percentile, resident_mib
+from bench.stopwatch import busy_seconds, cpu_seconds, median, percentile, resident_mib
 from parallelix.devnet.processes import ProcessError
 from parallelix.devnet.report import Report, machine
 from parallelix.node.home import Home
@@ -104,8 +105,9 @@ async def measure_rounds(here: Site, proxy: litellm_proxy.Proxy | None, scale: S
     completed = (await drive(here.target(), requests=scale.warm_up, in_flight=8, watched_pid=here.pid)).completed
     for number in range(1, scale.rounds + 1):
         say(f"round {number} of {scale.rounds}: coordinator")
-        completed += await measure_coordinator(here, scale, figures)
-        completed += await measure_streams(here, scale, figures)
+        with others_watched(here.pids, figures):
+            completed += await measure_coordinator(here, scale, figures)
+            completed += await measure_streams(here, scale, figures)
         if proxy is not None:
             say(f"round {number} of {scale.rounds}: LiteLLM {proxy.version}")
             proxy.go_on()
@@ -113,6 +115,19 @@ async def measure_rounds(here: Site, proxy: litellm_proxy.Proxy | None, scale: S
             await measure_proxy(proxy, scale, figures)
             proxy.hold()
     return completed
+
+
+@contextlib.contextmanager
+def others_watched(pids: Sequence[int], figures: Figures) -> Generator[None]:
+    """How much of the machine went to processes that have no part in this: they make every figure worse."""
+
+    def others_seconds() -> float:
+        return busy_seconds() - sum(map(cpu_seconds, pids))
+
+    before, started = others_seconds(), time.perf_counter()
+    yield
+    cores_seconds = (time.perf_counter() - started) * (os.cpu_count() or 1)
+    figures.add("others_percent", max(0.0, (others_seconds() - before) / cores_seconds * 100))
 
 
 async def measure_coordinator(here: Site, scale: Scale, figures: Figures) -> int:

@@ -52,6 +52,11 @@ class Site:
         assert self.network.coordinator is not None
         return self.network.coordinator.pid
 
+    @property
+    def pids(self) -> list[int]:
+        """Of every process that takes part, the load's too."""
+        return [self.pid, os.getpid(), *(node.pid for node in self.network.nodes.values())]
+
     def target(self, pace: Pace = AT_ONCE, *, stream: bool = False, queue_seconds: float = 0) -> Target:
         body = chat_body(MODEL, prompt(pace), max_tokens=TOKENS_DEFAULT, stream=stream, queue_seconds=queue_seconds)
         url = f"{self.network.url}/v1/chat/completions"
