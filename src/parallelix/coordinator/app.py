@@ -128,7 +128,12 @@ async def run(settings: CoordinatorSettings, *, log: LogEvent, on_ready: Callabl
     for each in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(each, stopping.set)
     async with running(settings, log=log, on_fatal=fatal) as coordinator:
-        server = Server(build_app(coordinator, OperatorApp(coordinator)), host=settings.host, port=settings.port)
+        server = Server(
+            build_app(coordinator, OperatorApp(coordinator)),
+            host=settings.host,
+            port=settings.port,
+            connections_per_address_max=settings.connections_per_address_max,
+        )
         _calm_collector()
         async with server.serving() as url:
             log("coordinator.serving", {"url": url})

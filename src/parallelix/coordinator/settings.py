@@ -30,6 +30,8 @@ class CoordinatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8400
     chain_id: Annotated[int, Meta(ge=1, le=2**53 - 1)] = 31337
+    connections_per_address_max: Annotated[int, Meta(ge=1, le=65536)] = 4096
+    """A university behind one address. Loopback is exempt; a proxy on another machine brings everybody."""
 
     batch_seconds: Annotated[float, Meta(ge=0.01, le=DAY_SECONDS)] = 600.0
     batch_records_max: Annotated[int, Meta(ge=1, le=65536)] = 4096

@@ -155,9 +155,8 @@ async def test_connections_are_capped(start_network: StartNetwork, monkeypatch: 
         await eventually(is_served)
 
 
-async def test_an_address_opens_no_more_than_its_share(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "CONNECTIONS_PER_ADDRESS_MAX", 2)
-    config = server.BoundedConfig(build_app(network.coordinator))
+async def test_an_address_opens_no_more_than_its_share(network: Network) -> None:
+    config = server.BoundedConfig(build_app(network.coordinator), connections_per_address_max=2)
     state = ServerState()
     here, elsewhere = [Wire("127.0.0.1") for _ in range(3)], [Wire("203.0.113.5") for _ in range(3)]
     protocols = [server.BoundedProtocol(config, state, {}) for _ in (*here, *elsewhere)]
@@ -167,6 +166,13 @@ async def test_an_address_opens_no_more_than_its_share(network: Network, monkeyp
     for protocol in protocols:
         protocol.connection_lost(None)
     assert not config.addresses
+
+
+def connected(network: Network, wire: Wire) -> server.BoundedProtocol:
+    config = server.BoundedConfig(build_app(network.coordinator), connections_per_address_max=2)
+    protocol = server.BoundedProtocol(config, ServerState(), {})
+    protocol.connection_made(wire)
+    return protocol
 
 
 class Wire(asyncio.Transport):
@@ -262,8 +268,7 @@ async def test_empty_lines_do_not_hold_a_connection(network: Network, monkeypatc
 async def test_a_reader_that_stopped_reading_is_let_go(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "WRITE_STALL_SECONDS_MAX", 0.02)
     wire = Wire("203.0.113.5")
-    protocol = server.BoundedProtocol(server.BoundedConfig(build_app(network.coordinator)), ServerState(), {})
-    protocol.connection_made(wire)
+    protocol = connected(network, wire)
     wire.unread_bytes = [80_000, 70_000, 60_000, 60_000]
     protocol.pause_writing()
 
@@ -279,8 +284,7 @@ async def test_a_reader_that_stopped_reading_is_let_go(network: Network, monkeyp
 async def test_a_reader_that_reads_on_is_kept(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "WRITE_STALL_SECONDS_MAX", 0.02)
     wire = Wire("203.0.113.5")
-    protocol = server.BoundedProtocol(server.BoundedConfig(build_app(network.coordinator)), ServerState(), {})
-    protocol.connection_made(wire)
+    protocol = connected(network, wire)
     protocol.pause_writing()
     protocol.resume_writing()
     await asyncio.sleep(0.06)

@@ -45,8 +45,6 @@ BACKLOG = 2048
 """Connections that wait to be accepted while the loop is busy: a second of a thousand nodes reconnecting."""
 CONNECTIONS_MAX = 65_536
 """10,000 nodes with a poll and four streams each, and as many requesters; the file limit may lower it."""
-CONNECTIONS_PER_ADDRESS_MAX = 4_096
-"""A university behind one address. Loopback is exempt: there a proxy or a bench brings everybody."""
 RESERVED_FILES = 64
 """File descriptors kept for the store, the log and the listening socket."""
 STOP_SECONDS = 5
@@ -61,7 +59,7 @@ _UPGRADE = b"upgrade: HTTP/1.1 is all that is served; send the body without an u
 class BoundedConfig(Config):
     """uvicorn's settings for this server, and how many connections each address has open."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, connections_per_address_max: int) -> None:
         super().__init__(
             app,  # type: ignore[arg-type]
             loop="uvloop",
@@ -79,6 +77,7 @@ class BoundedConfig(Config):
         )
         self.addresses: Counter[str] = Counter()
         self.connections_max = connections_max()
+        self.connections_per_address_max = connections_per_address_max
 
 
 class _Refused(Exception):
@@ -197,7 +196,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _too_many_from_address(self) -> bool:
         is_loopback = self._address.startswith("127.") or self._address in ("", "::1")
-        return not is_loopback and self.config.addresses[self._address] > CONNECTIONS_PER_ADDRESS_MAX
+        return not is_loopback and self.config.addresses[self._address] > self.config.connections_per_address_max
 
     def _expect_head(self) -> None:
         self._drop_timer()
@@ -275,10 +274,16 @@ def connections_max() -> int:
 
 
 class Server:
-    """Listens from the start, so that `port` is the real one where 0 was asked for. Raises OSError if it is taken."""
+    """Listens from the start, so that `port` is the real one where 0 was asked for. Raises OSError if it is taken.
 
-    def __init__(self, app: ASGIApp, *, host: str, port: int) -> None:
-        self._app = app
+    Addresses but those of the loopback, where a proxy or a bench brings everybody, open no more connections than
+    `connections_per_address_max`.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, host: str, port: int, connections_per_address_max: int = CONNECTIONS_MAX
+    ) -> None:
+        self._config = BoundedConfig(app, connections_per_address_max=connections_per_address_max)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
         self._listener.setblocking(False)
@@ -289,7 +294,7 @@ class Server:
     async def serving(self) -> AsyncGenerator[str]:
         """Serves inside the block and gives the URL of the root. Leaving it lets answers under way finish for
         `STOP_SECONDS`."""
-        server = _Uvicorn(BoundedConfig(self._app))
+        server = _Uvicorn(self._config)
         with self._listener:
             serving = asyncio.create_task(server.serve(sockets=[self._listener]))
             try:
