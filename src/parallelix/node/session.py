@@ -61,13 +61,17 @@ class Session:
 
     async def until_answered(self, call: Callable[[], Awaitable[T]]) -> T:
         """The answer of `call`, however long it takes. Raises `Refused`."""
-        backoff = Backoff()
+        backoff, renewed = Backoff(), False
         while True:
             session = self._link.session
             try:
                 answer = await call()
             except SessionUnknown:
+                if renewed:
+                    # It attaches nodes and does not know them: asking faster helps neither side.
+                    await asyncio.sleep(backoff.next_seconds())
                 await self.renew(session)
+                renewed = True
             except StaleTime as error:
                 await self._wait(backoff, Unavailable(str(error)))
             except Unavailable as error:

@@ -211,6 +211,19 @@ async def test_a_coordinator_that_answers_at_once_with_nothing_new_is_not_asked_
         assert coordinator.calls.count("inbox") == polls
 
 
+async def test_a_coordinator_that_forgets_every_session_at_once_is_not_attached_to_without_pause(
+    coordinator: ScriptedCoordinator, start_daemon: StartDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("parallelix.node.session.Backoff.next_seconds", lambda *_: 3600.0)
+    coordinator.poll_seconds = 60.0
+    coordinator.lies["heartbeat"].extend(refusal(401, "unknown_session") for _ in range(1000))
+    async with start_daemon():
+        await coordinator.until(lambda: coordinator.calls.count("heartbeat") == 2)
+        assert await serves(coordinator)
+        assert await serves(coordinator)
+        assert (coordinator.calls.count("attach"), coordinator.calls.count("heartbeat")) == (2, 2)
+
+
 async def test_a_replayed_unit_is_not_run_again(
     coordinator: ScriptedCoordinator, start_daemon: StartDaemon, runtime: ScriptedRuntime
 ) -> None:
