@@ -106,7 +106,7 @@ Event = Written | Truncated | Synced | Deleted | Acknowledged
 @dataclass
 class FileState:
     durable: bytearray = field(default_factory=bytearray)
-    pending: list[Written | Truncated] = field(default_factory=list)
+    pending: list[Written | Truncated] = field(default_factory=list[Written | Truncated])
 
     def sync(self) -> None:
         for change in self.pending:

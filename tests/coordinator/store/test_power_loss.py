@@ -7,6 +7,7 @@ disk of this test forgets nothing and its first result means nothing.
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -23,6 +24,16 @@ CUTS = 120
 SEED = 20_260_101
 CHECKPOINT_PAGES = 40
 """Far smaller than in service, so that many of the cuts fall into a checkpoint."""
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_written_beside_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A name that this disk passed on wrongly would be that of a file in the current folder."""
+    empty = tmp_path / "current folder"
+    empty.mkdir()
+    monkeypatch.chdir(empty)
+    yield
+    assert list(empty.iterdir()) == []
 
 
 def recorded_load(folder: Path) -> list[Event]:
