@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
-from parallelix.node.events import DaemonEvent, Reporter
+from parallelix.node.events import Reporter
 from parallelix.node.life import Life
 from parallelix.node.link import Link, NotBacked, Refused
 from parallelix.node.session import Session
@@ -62,7 +62,6 @@ class Heart:
                 self._reporter.tell("heartbeat.refused", level="warning", reason=str(error))
             else:
                 self._life.beat()
-                self._reporter.report_unlogged(DaemonEvent(name="heartbeat", fields={"slot": receipt.slot}))
                 self._keep(receipt)
                 (self.told_paused.set if heartbeat.paused else self.told_paused.clear)()
             with suppress(TimeoutError):

@@ -20,6 +20,7 @@ from running_daemon import StartDaemon
 from scripted_coordinator import Lie, ScriptedCoordinator
 from scripted_runtime import MODEL, ScriptedRuntime
 
+from parallelix.node.backoff import Backoff
 from parallelix.protocol import messages
 from parallelix.protocol.work import Message, Payload, Sampling
 
@@ -214,7 +215,10 @@ async def test_a_coordinator_that_answers_at_once_with_nothing_new_is_not_asked_
 async def test_a_coordinator_that_forgets_every_session_at_once_is_not_attached_to_without_pause(
     coordinator: ScriptedCoordinator, start_daemon: StartDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("parallelix.node.session.Backoff.next_seconds", lambda *_: 3600.0)
+    def for_ever(_backoff: Backoff, _retry_after_seconds: float = 0.0) -> float:
+        return 3600.0
+
+    monkeypatch.setattr(Backoff, "next_seconds", for_ever)
     coordinator.poll_seconds = 60.0
     coordinator.lies["heartbeat"].extend(refusal(401, "unknown_session") for _ in range(1000))
     async with start_daemon():

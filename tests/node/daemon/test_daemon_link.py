@@ -229,6 +229,7 @@ async def test_heartbeats_go_on_beside_work_and_each_leaves_a_receipt(
         script.gate.set()
         await coordinator.returned(handed)
         lines = (daemon.home / "receipts.jsonl").read_bytes().splitlines()
+        assert len(daemon.named("heartbeat")) == len(lines)
         receipts = [msgspec.json.decode(line, type=messages.UptimeReceipt) for line in lines]
     assert len(receipts) > 3
     for receipt in receipts:
