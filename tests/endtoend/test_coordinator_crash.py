@@ -36,18 +36,18 @@ async def test_every_open_request_outlives_a_kill(on: Scene) -> None:
                 await stream.to_end()
     await on.network.start_coordinator()
 
+    async with (
+        client.events(native, after=events.last_id) as again,
+        client.openai_stream(PROMPT, key="resumed") as second,
+    ):
+        await asyncio.gather(again.to_end(), second.to_end())
     # A native stream goes on after the last event that it had, without a word twice.
-    async with client.events(native, after=events.last_id) as again:
-        await again.to_end()
     assert again.names[-1] == "completed"
     assert events.text + again.text == PROMPT
     assert again.offsets[0] == len(events.text.encode())
-
     # The same Idempotency-Key finds the same requests, and an OpenAI stream shows its text from the beginning.
-    assert await client.create(PROMPT, key="native") == native
-    async with client.openai_stream(PROMPT, key="resumed") as second:
-        await second.to_end()
     assert (second.request_id, second.text, second.done) == (resumed.request_id, PROMPT, True)
+    assert await client.create(PROMPT, key="native") == native
 
     # Nobody came back for the third: it is cancelled, and costs nothing.
     lost = await client.ended(left.request_id)

@@ -45,9 +45,7 @@ async def test_an_edit_of_the_registry_answers_the_waiting_poll_with_403_and_the
         edit(on.network)
 
         for number, node in on.network.nodes.items():
-            assert (
-                await eventually(lambda node=node: asyncio.sleep(0, node.exit_code), lambda code: code is not None) == 0
-            )
+            assert await eventually(lambda node=node: exit_code(node), lambda code: code is not None) == 0
             refusal = lines[number].down.rpartition(b"HTTP/1.1 403")[2]
             assert b'{"error":"%s","message":"' % CODES[number] in refusal
             assert (str(COOLDOWN_ENDS_AT).encode() in refusal) == (number != GONE)

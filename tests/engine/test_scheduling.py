@@ -374,6 +374,28 @@ def test_an_answer_too_short_to_tell_a_speed_measures_none(world: World) -> None
     assert world.engine.pool.nodes[1].speeds == {DIGEST: 8.0}
 
 
+def test_only_time_that_was_the_nodes_own_measures_it(world: World) -> None:
+    """Not that of a client that left before the end, and not that of the coordinator while it was down."""
+    world.attach(1, slots=3)
+    left, resumed, plain = (world.ask() for _ in range(3))
+    for request_id in (left, resumed, plain):
+        world.acknowledge(world.attempt_of(request_id))
+    world.advance(1000)
+    world.complete(world.attempt_of(plain), completion_tokens=50)
+    assert world.engine.pool.nodes[1].speeds == {DIGEST: 50.0}
+    world.step(events.Cancel(request_id=left, charged=True, reason="client_left"))
+    world.advance(5000)
+    world.complete(world.attempt_of(left), completion_tokens=50, outcome="cancelled")
+    assert world.engine.pool.nodes[1].speeds == {DIGEST: 50.0}
+    known = dict(world.offers)
+    world.restart()
+    world.offers.update(known)
+    world.advance(5000)
+    world.complete(world.attempt_of(resumed), completion_tokens=50)
+    assert world.row(resumed).state == "completed"
+    assert world.engine.pool.nodes[1].speeds == {}
+
+
 # --- The fourth: reputation
 
 
@@ -526,23 +548,3 @@ def test_a_node_with_two_weights_of_one_model_counts_once(world: World) -> None:
     assert pool.capable_nodes(both, frozenset({1})) == 1
     assert not pool.any_capable(both, frozenset({1, 2}))
     assert pool.any_capable(both, frozenset({1}))
-
-
-def test_only_time_that_was_the_nodes_own_measures_it(world: World) -> None:
-    """Not that of a client that left before the end, and not that of the coordinator while it was down."""
-    world.attach(1)
-    left, resumed, plain = (world.ask() for _ in range(3))
-    for request_id in (left, resumed, plain):
-        world.acknowledge(world.attempt_of(request_id))
-    world.advance(1000)
-    world.complete(world.attempt_of(plain), completion_tokens=50)
-    assert world.engine.pool.nodes[1].speeds == {DIGEST: 50.0}
-    world.step(events.Cancel(request_id=left, charged=True, reason="client_left"))
-    world.advance(5000)
-    world.complete(world.attempt_of(left), completion_tokens=50, outcome="cancelled")
-    assert world.engine.pool.nodes[1].speeds == {DIGEST: 50.0}
-    world.restart()
-    world.advance(5000)
-    world.complete(world.attempt_of(resumed), completion_tokens=50)
-    assert world.row(resumed).state == "completed"
-    assert world.engine.pool.nodes[1].speeds == {}

@@ -35,6 +35,8 @@ class Attempt:
     started_at: int = 0
     deadline_at: int = 0
     finished_at: int = 0
+    resumed: bool = False
+    """It lived through a restart of the coordinator, so its time says nothing about its node."""
 
     @property
     def open(self) -> bool:

@@ -128,6 +128,7 @@ class Restoring(Deadlines):
         """An attempt that was open when we went down: its node may still be at it."""
         node = self.pool.nodes[attempt.node_id]
         self._attempts[attempt.attempt_id] = attempt
+        attempt.resumed = True
         node.reserved.add(attempt.attempt_id)
         self.pool.refresh(node)
         earliest = self._now + self.settings.restart_grace_ms

@@ -311,7 +311,9 @@ class Steps(Admission):
         )
         assert request.charge_wei <= request.hold_wei, (request.charge_wei, request.hold_wei)
         self._record(request, attempt, facts, usage)
-        self._measure(request, attempt, facts.usage)
+        # A client that left, and a restart of ours, take time that was not the node's.
+        if not (cancelled or attempt.resumed):
+            self._measure(request, attempt, facts.usage)
         self._close_attempt(attempt, AttemptState.CANCELLED if cancelled else AttemptState.COMPLETED, "")
         self._finish(request, RequestState.CANCELLED if cancelled else RequestState.COMPLETED, reason)
         answer = self._remember(attempt, effects.ResultTaken(accepted=True))
