@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
+
+from world import World
 
 from parallelix.engine import lifecycle
 from parallelix.engine.settings import HOUR_MS, MINUTE_MS, SECOND_MS, EngineSettings
@@ -46,6 +49,14 @@ def test_the_states_of_an_attempt_are_those_of_the_code() -> None:
         for state, after in lifecycle.ATTEMPT_TRANSITIONS.items()
     ]
     shown("The states of an attempt", table(["an attempt that is", "may become", "uses up one of three"], rows))
+
+
+def test_what_always_holds_is_what_the_tests_check() -> None:
+    elsewhere = {2, 9}
+    """A check on the types that the engine is given, and the rule `restart`."""
+    checked = {int(name.split("_")[1]) for name in dir(World) if name.startswith("check_") and name[6].isdigit()}
+    said = re.findall(r"^\| (\d+) \| ", PAGE, flags=re.MULTILINE)
+    assert sorted(map(int, said)) == sorted(checked | elsewhere)
 
 
 def test_every_time_and_bound_is_there_with_its_default() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import re
 from typing import Any
 
@@ -324,7 +325,7 @@ TOO_LIKELY = validator.LOGPROB_SLACK * 2
         ((Entry("Credits.", TOO_LIKELY),), "impossible_probability"),
         ((Entry("Credits.", -1e300),), "verified"),
         ((Entry("Credits.", -1.0, (("Credits.", TOO_LIKELY),)),), "impossible_probability"),
-        ((Entry("Credits.", -0.7, (("a", -0.7), ("b", -0.7))),), "verified"),
+        ((Entry("Credits.", -0.7, (("a", math.log(0.5)), ("b", math.log(0.5)))),), "verified"),
         ((Entry("Credits.", -0.6, (("a", -0.6), ("b", -0.6))),), "impossible_probability"),
         ((Entry("Cre"), Entry("dits.", TOO_LIKELY)), "impossible_probability"),
         ((Entry("Credit."),), "entries_mismatch"),

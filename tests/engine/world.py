@@ -69,6 +69,13 @@ CATALOGUE = catalogue.parse(
     prompt_wei_per_1000 = "10000000"
     completion_wei_per_1000 = "30000000"
     context_tokens = 8192
+
+    [[models]]
+    name = "free"
+    digests = ["{DIGEST}"]
+    prompt_wei_per_1000 = "0"
+    completion_wei_per_1000 = "0"
+    context_tokens = 4096
     """
 )
 
@@ -328,7 +335,7 @@ class World:
     def balance(self, account: str) -> int:
         return self.engine.ledger.balance_wei(account)
 
-    # The invariants, by their numbers in ARCHITECTURE.md --------
+    # What always holds, by its numbers in docs/engine.md --------
 
     def _write(self, rows: Iterable[Row]) -> None:
         for row in rows:

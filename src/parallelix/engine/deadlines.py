@@ -65,6 +65,8 @@ class Deadlines(Nodes):
             self._withdraw(attempt, "lifetime_exceeded", partial=False)
             self._close_attempt(attempt, AttemptState.CANCELLED, "lifetime_exceeded")
         self._finish(request, RequestState.EXPIRED, "lifetime_exceeded")
+        if attempt is not None:
+            self._drain(self.pool.nodes[attempt.node_id])
 
     def _offline_due(self, node_id: int) -> None:
         node = self.pool.nodes[node_id]
