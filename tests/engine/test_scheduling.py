@@ -463,12 +463,13 @@ def test_a_penalised_node_serves_nothing_while_another_can_even_if_that_one_is_b
     assert node_for(world) is None
 
 
-@pytest.mark.parametrize("what", ["offline", "paused", "cooling"])
+@pytest.mark.parametrize("what", ["offline", "paused", "cooling", "removed"])
 def test_the_least_bad_takes_over_what_waits_when_the_last_good_node_goes(world: World, what: str) -> None:
     world.attach(1, slots=2)
     removed(world, 1)
     world.attach(2)
-    world.acknowledge(world.attempt_of(world.ask()))
+    running = world.ask()
+    world.acknowledge(world.attempt_of(running))
     waiting = world.ask()
     assert world.request(waiting).open_attempt is None
 
@@ -478,6 +479,9 @@ def test_the_least_bad_takes_over_what_waits_when_the_last_good_node_goes(world:
             world.advance(10 * SECOND)
     elif what == "paused":
         world.heartbeat(2, paused=True)
+    elif what == "removed":
+        world.engine.pool.nodes[2].rejections.extend([world.now] * 2)
+        world.returned(world.attempt_of(running), "rejected", code="poe_mismatch")
     else:
         world.register(2, state="cooling")
 

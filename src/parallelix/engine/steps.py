@@ -264,6 +264,8 @@ class Steps(Admission):
         )
         self._flag(node, reason)
         self._end_attempt(request, attempt, AttemptState.REJECTED, reason)
+        if node.removed_until:
+            self._drain_penalised()
         return self._remember(attempt, effects.ResultTaken(accepted=False, reason=f"{reason}: {event.message}"))
 
     def _flag(self, node: Node, reason: str) -> None:
