@@ -139,7 +139,7 @@ def _rows(fleets: Sequence[int], pools: Sequence[int]) -> Iterator[tuple[str, st
     yield "resident memory, MiB", ""
     for count in (0, *fleets):
         yield f"{count:,} nodes attached", f"resident_mib_{count}"
-    yield "LiteLLM", "litellm_resident_mib"
+    yield "LiteLLM, just started", "litellm_resident_mib"
     yield "one match, microseconds", ""
     for count in pools:
         yield f"{count:,} nodes", f"match_us_{count}"
