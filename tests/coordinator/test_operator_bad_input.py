@@ -137,6 +137,15 @@ async def test_an_attach_that_is_played_again_is_stale(on: Scene) -> None:
     assert await changes_nothing(on, on.first.post("attach", body)) == STALE
 
 
+async def test_a_node_that_comes_back_without_the_model_is_offered_its_work_no_more(on: Scene) -> None:
+    node, unit, other = await on.offered()
+    without = await node.post("attach", node.attach_body(node.manifest(models=())))
+    assert without.status_code == 200
+    elsewhere = await other.take()
+    assert (elsewhere.unit.unit_id, elsewhere.unit.attempt_number) == (unit.unit.unit_id, 2)
+    await node.attach()
+
+
 async def test_an_attach_is_taken_only_from_the_registered_key(on: Scene) -> None:
     node, stranger = on.first, signing.NodeKey.generate()
     body = node.attach_body(node.manifest())

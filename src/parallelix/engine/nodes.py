@@ -80,11 +80,16 @@ class Nodes(Steps):
         return node
 
     def _offer_again(self, node: Node) -> None:
-        """A new session of the same run: what it has not acknowledged is sealed to its new keys."""
+        """A new session of the same run: what it has not acknowledged is sealed to its new keys, unless the model for it
+        is gone."""
+        digests = {model.digest for model in node.manifest.models}
         for attempt_id in sorted(node.reserved):
             attempt = self._attempts[attempt_id]
-            if attempt.state is AttemptState.OFFERED:
-                self._send_offer(self.requests[attempt.request_id], attempt, node)
+            request = self.requests[attempt.request_id]
+            if attempt.state is AttemptState.OFFERED and attempt.model_digest in digests:
+                self._send_offer(request, attempt, node)
+            elif attempt.state is AttemptState.OFFERED:
+                self._end_attempt(request, attempt, AttemptState.LOST, "model_gone")
 
     def _lose_attempts(self, node: Node, reason: str) -> None:
         for attempt_id in sorted(node.reserved):
