@@ -465,13 +465,13 @@ def test_a_penalised_node_serves_nothing_while_another_can_even_if_that_one_is_b
 
 @pytest.mark.parametrize("what", ["offline", "paused", "cooling", "removed"])
 def test_the_least_bad_takes_over_what_waits_when_the_last_good_node_goes(world: World, what: str) -> None:
-    world.attach(1, slots=2)
+    world.attach(1, slots=4)
     removed(world, 1)
     world.attach(2)
     running = world.ask()
     world.acknowledge(world.attempt_of(running))
-    waiting = world.ask()
-    assert world.request(waiting).open_attempt is None
+    waiting = [world.ask() for _ in range(3)]
+    assert not any(world.request(each).open_attempt for each in waiting)
 
     if what == "offline":
         for _ in range(3):
@@ -485,7 +485,9 @@ def test_the_least_bad_takes_over_what_waits_when_the_last_good_node_goes(world:
     else:
         world.register(2, state="cooling")
 
-    assert world.node_of(waiting) == 1
+    nodes = [world.node_of(each) for each in waiting]
+    # A node that is removed for one bad result more is itself the least bad of two.
+    assert nodes.count(1) >= 2 and set(nodes) <= ({1, 2} if what == "removed" else {1})
 
 
 def test_the_least_bad_must_be_capable_and_have_a_slot(world: World) -> None:
