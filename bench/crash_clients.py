@@ -27,10 +27,10 @@ SHAPES: tuple[Shape, ...] = ("native", "events", "stream", "whole", "leaves")
 does not come back after a crash."""
 
 MAX_TOKENS = 64
-IN_FLIGHT_MAX = 200
-"""Intents under way; what a coordinator that is down for four seconds leaves waiting. More would only queue."""
+IN_FLIGHT_MAX = 300
+"""Intents under way; what a coordinator that is down for seven seconds leaves waiting. More would only queue."""
 RETRY_SECONDS = 0.1
-RETRY_SECONDS_MAX = 1.0
+RETRY_SECONDS_MAX = 0.3
 PATIENCE_SECONDS = 90.0
 ENDS = frozenset({"completed", "failed", "expired", "cancelled"})
 _WORDS = ("amber", "birch", "cedar", "dune", "ember", "fjord", "grove", "heath", "islet", "juniper", "kelp", "lagoon")
