@@ -3,8 +3,10 @@ leave open. And whoever waits, waits in order, and never for ever."""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, cast
 
+import msgspec
 import pytest
 from world import BIG_DIGEST, DIGEST, SECOND, World
 
@@ -13,6 +15,7 @@ from parallelix.engine.catalogue import Priority
 from parallelix.engine.pool import Need
 from parallelix.engine.queue import queue_key
 from parallelix.engine.settings import EngineSettings
+from parallelix.protocol.messages import ModelInfo
 
 SETTINGS = EngineSettings(chain_id=1)
 IN_FRONT = 150
@@ -554,3 +557,58 @@ def test_a_node_with_two_weights_of_one_model_counts_once(world: World) -> None:
     assert pool.capable_nodes(both, frozenset({1})) == 1
     assert not pool.any_capable(both, frozenset({1, 2}))
     assert pool.any_capable(both, frozenset({1}))
+
+
+def sharing(world: World, *entries: ModelInfo, node_id: int = 1, slots: int = 1) -> None:
+    """Attaches a node whose manifest lists exactly these models."""
+    world.attach(node_id, slots=slots)
+    node = world.engine.pool.nodes[node_id]
+    world.now += 10_000
+    manifest = msgspec.structs.replace(node.manifest, models=entries, issued_at=node.issued_at + 1)
+    answer = world.step(
+        events.Attached(node_id=node_id, session="s", manifest=manifest, manifest_json="{}", public_key=node.public_key)
+    )
+    assert answer is None
+
+
+def model(name: str, digest: str = DIGEST, *, context_tokens: int = 4096, features: tuple[str, ...] = ()) -> ModelInfo:
+    return ModelInfo(name=name, digest=digest, context_tokens=context_tokens, features=features)
+
+
+def test_the_same_weights_listed_twice_count_with_their_longest_context_and_that_one_is_offered(world: World) -> None:
+    sharing(world, model("short", context_tokens=100), model("long", context_tokens=4000), model("middle"))
+    attempt_id = world.attempt_of(world.ask(prompt_bytes=8_000, max_tokens=100))
+    assert world.offers[attempt_id].model == "middle"
+    assert [each.name for each in world.engine.pool.nodes[1].models] == ["middle"]
+
+
+def test_of_two_weights_of_one_model_the_one_that_suits_is_offered(world: World) -> None:
+    sharing(world, model("plain", BIG_DIGEST), model("tools", features=("tools",)))
+    pool, node = world.engine.pool, world.engine.pool.nodes[1]
+    both = need(digests=(DIGEST, BIG_DIGEST), tokens=10, deadline_ms=SECOND)
+
+    assert pool.model_for(node, both).name == "plain"
+    assert pool.model_for(node, dataclasses.replace(both, features=frozenset({"tools"}))).name == "tools"
+    node.speeds[BIG_DIGEST] = 9.9
+    assert pool.model_for(node, both).name == "tools", "the other is too slow"
+    node.speeds[DIGEST] = 9.9
+    assert pool.model_for(node, both).name == "plain", "both are; somebody asked for it all the same"
+
+
+def test_a_node_that_attaches_ever_anew_with_other_offers_leaves_nothing_behind_that_a_match_must_pass(
+    world: World,
+) -> None:
+    pool = world.engine.pool
+    for context_tokens in range(200, 260):
+        world.now += 1
+        many = tuple(model(f"m{at}", context_tokens=context_tokens + at) for at in range(100))
+        sharing(world, *many, node_id=1)
+    assert pool.groups == 1
+    world.register(1, state="retired")
+    assert pool.groups == 0
+
+
+def test_a_class_that_nobody_can_ask_for_takes_no_place(world: World) -> None:
+    world.attach(1, classes=("ai.inference", "x", "y"))
+    assert world.engine.pool.groups == 1
+    assert node_for(world) == 1

@@ -14,9 +14,10 @@ from typing import TypeAlias
 
 from sortedcontainers import SortedList
 
+from parallelix.engine.catalogue import WORKLOAD_CLASSES
 from parallelix.engine.rows import NodeRow
 from parallelix.engine.settings import EngineSettings
-from parallelix.protocol.messages import Manifest
+from parallelix.protocol.messages import Manifest, ModelInfo
 from parallelix.protocol.registry import Registration
 
 SPEED_WEIGHT = 0.3
@@ -49,10 +50,12 @@ def _fits() -> SortedList[Fit]:
     return SortedList()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Group:
     """Nodes of one kind. `capable` counts the eligible ones, free or busy; the two lists hold the free ones."""
 
+    workload_class: str
+    digest: str
     tier: int
     context_tokens: int
     features: frozenset[str]
@@ -98,6 +101,17 @@ class Node:
     places: list[tuple[Group, str]] = field(default_factory=list[tuple[Group, str]])
 
     @property
+    def models(self) -> Iterable[ModelInfo]:
+        """One for each weights, that with the longest context: however often a manifest names them, they take one place
+        in the index."""
+        best: dict[str, ModelInfo] = {}
+        for model in self.manifest.models:
+            known = best.get(model.digest)
+            if known is None or model.context_tokens > known.context_tokens:
+                best[model.digest] = model
+        return best.values()
+
+    @property
     def tier(self) -> int:
         """What it may serve: never more than the stake was registered for, nor than the machine has."""
         registered = self.registration.hardware_tier if self.registration else 0
@@ -138,6 +152,11 @@ class Pool:
         self._penalised: dict[int, Node] = {}
         self.nodes: dict[int, Node] = {}
 
+    @property
+    def groups(self) -> int:
+        """Kinds of nodes; every match passes those of its weights."""
+        return len(self._group_of)
+
     def find(self, node_id: int) -> Node | None:
         return self.nodes.get(node_id)
 
@@ -157,13 +176,12 @@ class Pool:
         if node.removed_until:
             self._penalised[node.node_id] = node
             return
-        for workload_class in node.manifest.workload_classes:
-            for model in node.manifest.models:
-                if model.digest in self._digests:
+        for model in node.models:
+            if model.digest in self._digests:
+                for workload_class in self._classes(node):
                     group = self._group(workload_class, model.digest, node.tier, model.context_tokens, model.features)
-                    if node.node_id not in group.capable:
-                        group.capable.add(node.node_id)
-                        node.places.append((group, model.digest))
+                    group.capable.add(node.node_id)
+                    node.places.append((group, model.digest))
         if node.slots_free > 0:
             self._offer_slots(node)
 
@@ -248,10 +266,19 @@ class Pool:
         """(workload class, weights, features) of everything that is on offer here and the node has."""
         return [
             (workload_class, model.digest, frozenset(model.features))
-            for workload_class in node.manifest.workload_classes
-            for model in node.manifest.models
+            for workload_class in self._classes(node)
+            for model in node.models
             if model.digest in self._digests
         ]
+
+    def model_for(self, node: Node, need: Need) -> ModelInfo:
+        """Which of the node's models takes the unit that it was matched with: one that suits, if it can be one that
+        is fast enough or not measured yet."""
+        suiting = [model for model in node.models if _suits(model, need)]
+        assert suiting, (node.node_id, need)
+        return next(
+            (each for each in suiting if node.speeds.get(each.digest, math.inf) >= need.tokens_per_second), suiting[0]
+        )
 
     def penalised(self) -> list[Node]:
         return list(self._penalised.values())
@@ -275,13 +302,11 @@ class Pool:
         return (
             node.tier >= need.tier
             and need.workload_class in node.manifest.workload_classes
-            and any(
-                model.digest in need.digests
-                and model.context_tokens >= need.context_tokens
-                and need.features <= frozenset(model.features)
-                for model in node.manifest.models
-            )
+            and any(_suits(model, need) for model in node.models)
         )
+
+    def _classes(self, node: Node) -> set[str]:
+        return set(node.manifest.workload_classes).intersection(WORKLOAD_CLASSES)
 
     def _group(
         self, workload_class: str, digest: str, tier: int, context_tokens: int, features: tuple[str, ...]
@@ -289,7 +314,13 @@ class Pool:
         key = (workload_class, digest, tier, context_tokens, frozenset(features))
         group = self._group_of.get(key)
         if group is None:
-            group = Group(tier=tier, context_tokens=context_tokens, features=key[4])
+            group = Group(
+                workload_class=workload_class,
+                digest=digest,
+                tier=tier,
+                context_tokens=context_tokens,
+                features=key[4],
+            )
             self._group_of[key] = group
             self._groups.setdefault((workload_class, digest), []).append(group)
         return group
@@ -307,7 +338,22 @@ class Pool:
         for group, digest in node.places:
             group.capable.discard(node.node_id)
             _leave(group, node, digest)
+            if not group.capable:
+                self._forget(group)
         node.places.clear()
+
+    def _forget(self, group: Group) -> None:
+        """Every match looks at all groups of its weights, so what nobody is in must not pile up there."""
+        del self._group_of[(group.workload_class, group.digest, group.tier, group.context_tokens, group.features)]
+        self._groups[(group.workload_class, group.digest)].remove(group)
+
+
+def _suits(model: ModelInfo, need: Need) -> bool:
+    return (
+        model.digest in need.digests
+        and model.context_tokens >= need.context_tokens
+        and need.features <= frozenset(model.features)
+    )
 
 
 def _join(group: Group, node: Node, digest: str) -> None:

@@ -123,13 +123,12 @@ class Steps(Admission):
 
     def _offer(self, request: Request, node: Node) -> None:
         self.queue.discard(request.request_id)
-        digests = request.need.digests
         attempt = Attempt(
             attempt_id=ids.attempt_id(ids.fresh_bytes(ids.ATTEMPT_ID_BYTES, self._now, self._random)),
             request_id=request.request_id,
             number=len(request.attempts) + 1,
             node_id=node.node_id,
-            model_digest=next(model.digest for model in node.manifest.models if model.digest in digests),
+            model_digest=self.pool.model_for(node, request.need).digest,
             dispatched_at=self._now,
         )
         request.attempts.append(attempt)
@@ -149,7 +148,7 @@ class Steps(Admission):
                 request_id=request.request_id,
                 node_id=node.node_id,
                 session=node.session,
-                model=next(each.name for each in node.manifest.models if each.digest == attempt.model_digest),
+                model=next(model.name for model in node.models if model.digest == attempt.model_digest),
                 model_digest=attempt.model_digest,
                 workload_class=request.workload_class,
                 deadline_ms=request.need.deadline_ms,
