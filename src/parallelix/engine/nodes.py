@@ -80,8 +80,8 @@ class Nodes(Steps):
         return node
 
     def _offer_again(self, node: Node) -> None:
-        """A new session of the same run: what it has not acknowledged is sealed to its new keys, unless the model for it
-        is gone."""
+        """A new session of the same run: what it has not acknowledged is sealed to its new keys. Where its model is
+        gone, it goes elsewhere."""
         digests = {model.digest for model in node.manifest.models}
         for attempt_id in sorted(node.reserved):
             attempt = self._attempts[attempt_id]

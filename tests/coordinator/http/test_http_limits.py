@@ -299,6 +299,18 @@ async def test_a_request_line_that_is_none_is_refused(network: Network, raw: str
     assert (await talk(network, raw.encode() + b"\r\nhost: x\r\n\r\n")).startswith(b"HTTP/1.1 400")
 
 
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_large_body_is_read_like_a_small_one(client: httpx.AsyncClient, path: str) -> None:
+    kind = {"content-type": "application/json"}
+    body = b'{"model":"talker","colour":[' + b'{"a":1},' * 20_000 + b"7]}"
+    response = await client.post(path, content=body, headers=kind)
+    assert response.status_code == 400
+    assert "colour" in response.text
+    text = msgspec.json.encode({"model": MODEL, "input": ["word " * 20] * 200})
+    large = await client.post("/v1/embeddings", content=text + b" " * 2**17, headers=kind)
+    assert (large.status_code, len(large.json()["data"])) == (200, 200)
+
+
 async def test_bodies_on_their_way_have_one_bound_over_all_connections() -> None:
     room = Room(100)
     with room.part() as first, room.part() as second:

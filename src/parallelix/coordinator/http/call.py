@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -18,12 +18,16 @@ from parallelix.coordinator.http.limits import Disconnected
 from parallelix.coordinator.room import Room
 
 QUERY_FIELDS_MAX = 16
+READ_AT_ONCE_BYTES_MAX = 64 * 1024
+"""Ten milliseconds at the worst, which is JSON made of nothing but objects; 4 MiB of that take the better part of a
+second."""
 
 JSON = b"application/json"
 _BEARER = re.compile(rb"[Bb]earer +([\x21-\x7e]{1,512})")
 _CHALLENGE = {"www-authenticate": 'Bearer realm="parallelix"'}
 _MISSING_KEY = "authorization: is missing; send 'Authorization: Bearer prlx_…' with an API key"
 
+T = TypeVar("T")
 Headers = Iterable[tuple[bytes, bytes]]
 
 
@@ -73,8 +77,14 @@ class Call:
             found[name] = value
         return found
 
-    async def json_body(self) -> bytes:
-        return await limits.read_json_body(self.headers, self._receive, self._room)
+    async def read(self, reader: Callable[[bytes], T]) -> tuple[bytes, T]:
+        """The body, and what `reader` makes of it. A large one is read beside the event loop, which serves others."""
+        body = await limits.read_json_body(self.headers, self._receive, self._room)
+        if len(body) <= READ_AT_ONCE_BYTES_MAX:
+            return body, reader(body)
+        with self._room.part() as part:
+            part.take(len(body))
+            return body, await asyncio.to_thread(reader, body)
 
     async def answer(self, status: int, body: bytes, *, headers: Headers = (), kind: bytes = JSON) -> None:
         self.started = True

@@ -39,9 +39,8 @@ class OpenAI:
 
     async def chat(self, call: Call) -> None:
         key = self._coordinator.authenticate(call.bearer())
-        raw = await call.json_body()
-        body = openai_bodies.CHAT.read(raw)
-        created = await self._create(call, key, raw, openai_bodies.chat_spec(body))
+        raw, (body, spec) = await call.read(openai_bodies.read_chat)
+        created = await self._create(call, key, raw, spec)
         rendering = ChatRendering(
             created.request_id,
             created=await self._created_at_seconds(key, created.request_id),
@@ -54,9 +53,8 @@ class OpenAI:
 
     async def completion(self, call: Call) -> None:
         key = self._coordinator.authenticate(call.bearer())
-        raw = await call.json_body()
-        body = openai_bodies.COMPLETION.read(raw)
-        created = await self._create(call, key, raw, openai_bodies.completion_spec(body))
+        raw, (body, spec) = await call.read(openai_bodies.read_completion)
+        created = await self._create(call, key, raw, spec)
         rendering = CompletionRendering(
             created.request_id,
             created=await self._created_at_seconds(key, created.request_id),
@@ -69,9 +67,8 @@ class OpenAI:
 
     async def embedding(self, call: Call) -> None:
         key = self._coordinator.authenticate(call.bearer())
-        raw = await call.json_body()
-        body = openai_bodies.EMBEDDING.read(raw)
-        created = await self._create(call, key, raw, openai_bodies.embedding_spec(body))
+        raw, (body, spec) = await call.read(openai_bodies.read_embedding)
+        created = await self._create(call, key, raw, spec)
         finished = await self._finished(call, key, created)
         if finished is not None:
             answer = embedding_list(finished, model=body.model, in_base64=body.encoding_format == "base64")

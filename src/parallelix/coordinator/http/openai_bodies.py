@@ -310,3 +310,19 @@ def _holds_tokens(value: Any) -> bool:
 CHAT = Shape(ChatBody, CHAT_UNSUPPORTED)
 COMPLETION = Shape(CompletionBody, COMPLETION_UNSUPPORTED)
 EMBEDDING = Shape(EmbeddingBody, EMBEDDING_UNSUPPORTED)
+
+
+def read_chat(body: bytes) -> tuple[ChatBody, RequestSpec]:
+    """Raises `BadRequest`; so do the next two."""
+    read = CHAT.read(body)
+    return read, chat_spec(read)
+
+
+def read_completion(body: bytes) -> tuple[CompletionBody, RequestSpec]:
+    read = COMPLETION.read(body)
+    return read, completion_spec(read)
+
+
+def read_embedding(body: bytes) -> tuple[EmbeddingBody, RequestSpec]:
+    read = EMBEDDING.read(body)
+    return read, embedding_spec(read)

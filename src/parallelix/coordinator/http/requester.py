@@ -44,8 +44,7 @@ class Requester:
 
     async def create(self, call: Call) -> None:
         key = self._key(call)
-        raw = await call.json_body()
-        spec = specs.from_create(limits.decode(raw, _CREATE))
+        raw, spec = await call.read(_spec_of)
         created = await admit(self._coordinator, call, key, raw, spec, attached=False)
         view = await self._coordinator.view(key, created.request_id)
         location = (b"location", f"/v1/requests/{created.request_id}".encode())
@@ -72,7 +71,7 @@ class Requester:
 
     async def quote(self, call: Call) -> None:
         key = self._key(call)
-        spec = specs.from_create(limits.decode(await call.json_body(), _CREATE))
+        _, spec = await call.read(_spec_of)
         await call.answer_struct(200, await self._coordinator.quote(key, spec))
 
     async def account(self, call: Call) -> None:
@@ -143,6 +142,10 @@ def receipt_path(request_id: str) -> str:
 
 def request_headers(request_id: str) -> list[tuple[bytes, bytes]]:
     return [(b"x-parallelix-request", request_id.encode())]
+
+
+def _spec_of(body: bytes) -> RequestSpec:
+    return specs.from_create(limits.decode(body, _CREATE))
 
 
 def _request_id(call: Call) -> str:
