@@ -130,7 +130,7 @@ async def cycles_of_crashes(folder: Path, cycles: int, rate: float, seed: int, *
             await asyncio.sleep(chance.uniform(*UP_SECONDS))
             network.kill_coordinator()
             told = clients.acknowledged()
-            run.met_open += sum(1 for intent in clients.intents if intent.followed and intent.ids and not intent.state)
+            run.met_open += sum(1 for intent in clients.intents if intent.ids and not intent.over)
             if cycle % EARLY_KILLS == 0:
                 await kill_early(network, chance.uniform(*EARLY_SECONDS))
             await network.start_coordinator()

@@ -49,17 +49,14 @@ class Intent:
     shown: str | None = None
     acknowledged_at: float = 0.0
     problems: list[str] = field(default_factory=list[str])
+    over: bool = False
+    """Nobody pursues it any more."""
 
     def acknowledge(self, request_id: str) -> None:
         if not self.ids:
             self.acknowledged_at = time.monotonic()
         if request_id not in self.ids:
             self.ids.append(request_id)
-
-    @property
-    def followed(self) -> bool:
-        """Whether a client waits for its end."""
-        return self.shape != "native"
 
     @property
     def payload(self) -> work.Payload:
@@ -163,6 +160,8 @@ class Clients:
             intent.problems.append(f"no end after {PATIENCE_SECONDS:g} s")
         except Exception as error:
             intent.problems.append(f"{type(error).__name__}: {error}")
+        finally:
+            intent.over = True
 
     # Native ---------------------------------------------------------------------------------------------------------
 
