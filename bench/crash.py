@@ -58,7 +58,7 @@ SHOWN_MAX = 20
 
 SETTINGS: dict[str, Any] = {
     "batch_seconds": 0.5,
-    "orphan_seconds": 12.0,
+    "orphan_seconds": 8.0,
     "restart_grace_seconds": 10.0,
     "client_grace_seconds": 2.0,
     "heartbeat_seconds": 2.0,
@@ -121,13 +121,21 @@ async def crash(
     return run, [*controls, ("a coordinator that answers before its commit", hasty)]
 
 
-async def cycles_of_crashes(folder: Path, cycles: int, rate: float, seed: int, *, say: Callable[[str], None]) -> Run:
+async def cycles_of_crashes(
+    folder: Path,
+    cycles: int,
+    rate: float,
+    seed: int,
+    *,
+    say: Callable[[str], None],
+    up_seconds: tuple[float, float] = UP_SECONDS,
+) -> Run:
     chance, run = random.Random(seed), Run()
     async with stage(folder, rate, seed) as (network, clients):
         started_at = time.monotonic()
         clients.start()
         for cycle in range(1, cycles + 1):
-            await asyncio.sleep(chance.uniform(*UP_SECONDS))
+            await asyncio.sleep(chance.uniform(*up_seconds))
             network.kill_coordinator()
             told = clients.acknowledged()
             run.met_open += sum(1 for intent in clients.intents if intent.ids and not intent.over)

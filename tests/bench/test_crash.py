@@ -12,12 +12,14 @@ from bench import crash
 from bench.books import audit, read_books
 
 CYCLES = 5
+UP_SECONDS = (0.5, 2.0)
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[crash.Run]:
     folder = tmp_path_factory.mktemp("crash")
-    yield asyncio.run(crash.cycles_of_crashes(folder, CYCLES, crash.RATE, seed=1, say=print))
+    cycles = crash.cycles_of_crashes(folder, CYCLES, crash.RATE, seed=1, say=print, up_seconds=UP_SECONDS)
+    yield asyncio.run(cycles)
 
 
 @pytest.mark.slow
