@@ -186,6 +186,30 @@ def test_a_client_that_does_not_come_back_in_a_minute_has_its_request_cancelled_
     assert world.row(lost).charge_wei == "0"
 
 
+def test_what_ran_for_a_client_that_does_not_come_back_is_dropped_and_free_of_charge_too(world: World) -> None:
+    world.attach(1)
+    request_id = world.ask(attached=True, deadline_ms=HOUR_MS)
+    world.acknowledge(world.attempt_of(request_id))
+    world.restart()
+    beat(world, 1, seconds=60)
+
+    assert (world.row(request_id).state, world.row(request_id).reason) == ("cancelled", "client_lost")
+    (withdrawn,) = [effect for effect in world.effects if isinstance(effect, effects.Withdraw)]
+    assert not withdrawn.partial
+
+
+def test_what_waits_still_fits_the_nodes_that_its_prompt_fits(world: World) -> None:
+    world.attach(1, context_tokens=1_000)
+    running = world.ask()
+    world.acknowledge(world.attempt_of(running))
+    waiting = world.ask(prompt_bytes=2_000, max_tokens=100)
+    too_long = world.ask(prompt_bytes=8_000, max_tokens=100)
+    world.restart()
+    world.returned(world.attempt_of(running), "failed", node_id=1)
+    assert world.node_of(waiting) == 1
+    assert world.request(too_long).open_attempt is None
+
+
 def world_returned(request_id: str) -> events.ClientReturned:
     return events.ClientReturned(request_id=request_id)
 

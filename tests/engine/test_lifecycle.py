@@ -147,6 +147,65 @@ def test_a_daemon_that_was_restarted_loses_its_work_at_once_but_one_that_attache
     assert world.logged("attempt.redispatched")[0]["reason"] == "node_restarted"
 
 
+def test_a_node_that_attaches_anew_is_not_offered_again_what_it_runs(world: World) -> None:
+    world.attach(1)
+    world.acknowledge(world.attempt_of(world.ask()))
+    world.now += 1
+    world.attach(1)
+    assert len([effect for effect in world.effects if isinstance(effect, effects.Offer)]) == 1
+
+
+@pytest.mark.parametrize("lost", ["node_restarted", "node_offline"])
+def test_the_only_node_is_given_again_what_it_lost_before_it_took_it_up(world: World, lost: str) -> None:
+    world.attach(1, run_id="a")
+    world.advance(25 * SECOND)
+    request_id = world.ask()
+    first = world.attempt_of(request_id)
+    if lost == "node_restarted":
+        world.attach(1, run_id="b")
+    else:
+        world.advance(5 * SECOND)
+        assert world.request(request_id).open_attempt is None
+        world.heartbeat(1)
+
+    assert world.attempt_of(request_id) != first and world.node_of(request_id) == 1
+    assert [fields["reason"] for fields in world.logged("attempt.redispatched")] == [lost]
+    serve(world, request_id)
+    assert world.row(request_id).state == "completed"
+
+
+def test_a_node_that_loses_the_same_work_twice_or_had_begun_it_is_not_given_it_again(world: World) -> None:
+    world.attach(1, run_id="a")
+    begun = world.ask()
+    world.acknowledge(world.attempt_of(begun))
+    world.now += 1
+    world.attach(1, run_id="b")
+    lost = world.ask()
+    assert world.request(begun).open_attempt is None and world.node_of(lost) == 1
+    for run_id in ("c", "d"):
+        world.now += 1
+        world.attach(1, run_id=run_id)
+        world.restart()
+
+    assert world.request(begun).open_attempt is None and world.request(lost).open_attempt is None
+    assert len(world.request(lost).attempts) == 2
+    world.attach(2, slots=2)
+    assert (world.node_of(begun), world.node_of(lost)) == (2, 2)
+
+
+@pytest.mark.parametrize("over", [False, True])
+def test_a_result_that_comes_from_another_node_is_neither_taken_nor_answered(world: World, over: bool) -> None:
+    world.attach(1)
+    world.attach(2)
+    attempt_id = world.attempt_of(world.ask())
+    world.acknowledge(attempt_id)
+    mine = world.offers[attempt_id].node_id
+    if over:
+        world.complete(attempt_id)
+    answer = world.returned(attempt_id, "failed", node_id=3 - mine)
+    assert isinstance(answer, effects.Refused) and answer.code == "not_your_attempt"
+
+
 def test_a_unit_never_returns_to_a_node_that_had_it(world: World) -> None:
     for node_id in range(1, 6):
         world.attach(node_id)

@@ -28,6 +28,7 @@ from hypothesis.stateful import (
 from world import ACCOUNT, BIG_DIGEST, DIGEST, PRLX, SECOND, World
 
 from parallelix.engine import effects, events
+from parallelix.engine.entities import Request
 from parallelix.engine.ledger import available
 from parallelix.engine.lifecycle import FINAL_REQUEST_STATES, AttemptState, RequestState
 from parallelix.engine.rows import AttemptRow, RecordRow
@@ -375,7 +376,8 @@ class NetworkMachine(RuleBasedStateMachine):
         open_now: list[str] = []
         for request in engine.requests.values():
             assert request.count(AttemptState.OFFERED, AttemptState.RUNNING) <= 1
-            assert len(request.attempts) == len(request.failed_nodes), "a unit came back to a node"
+            for node_id, ends in turns(request).items():
+                assert ends[:-1] in ([], [(AttemptState.LOST, 0)]), f"a unit came back to node {node_id}"
             if request.open_attempt:
                 open_now.append(request.open_attempt.attempt_id)
         assert sorted(reserved) == sorted(open_now), "a slot leaked, or was given twice"
@@ -422,6 +424,14 @@ class NetworkMachine(RuleBasedStateMachine):
         assert not world.engine.open_of_account and not len(world.engine.queue)
         ACHIEVED.update(row.state for row in world.rows(AttemptRow))
         ACHIEVED.update(f"request {states[0]}" for states in world.ends.values())
+
+
+def turns(request: Request) -> dict[int, list[tuple[AttemptState, int]]]:
+    """How each node's attempts at the request ended, and when it took them up."""
+    ends: dict[int, list[tuple[AttemptState, int]]] = {}
+    for attempt in request.attempts:
+        ends.setdefault(attempt.node_id, []).append((attempt.state, attempt.started_at))
+    return ends
 
 
 def test_random_lives_of_a_network_hold_every_invariant_and_achieve_everything_they_try() -> None:

@@ -466,7 +466,7 @@ def test_a_penalised_node_serves_nothing_while_another_can_even_if_that_one_is_b
     assert node_for(world) is None
 
 
-@pytest.mark.parametrize("what", ["offline", "paused", "cooling", "removed"])
+@pytest.mark.parametrize("what", ["offline", "paused", "cooling", "removed", "model gone"])
 def test_the_least_bad_takes_over_what_waits_when_the_last_good_node_goes(world: World, what: str) -> None:
     world.attach(1, slots=4)
     removed(world, 1)
@@ -482,6 +482,9 @@ def test_the_least_bad_takes_over_what_waits_when_the_last_good_node_goes(world:
             world.advance(10 * SECOND)
     elif what == "paused":
         world.heartbeat(2, paused=True)
+    elif what == "model gone":
+        world.now += 1
+        world.attach(2, digests=(BIG_DIGEST,))
     elif what == "removed":
         world.engine.pool.nodes[2].rejections.extend([world.now] * 2)
         world.returned(world.attempt_of(running), "rejected", code="poe_mismatch")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
-from world import PRLX, SECOND, World
+from world import PRLX, SECOND, World, registration
 
 from parallelix.engine import effects, events
 from parallelix.engine.rows import FaultRow, NodeRow, TransferRow, UptimeRow
@@ -196,6 +197,25 @@ def test_what_the_registry_says_decides_every_call_of_a_node(world: World, state
     assert (world.request(world.ask()).open_attempt is None) == (code is not None)
     changed = [effect.node_id for effect in world.effects if isinstance(effect, effects.StandingChanged)]
     assert changed == [1], "its poll is answered now"
+
+
+@pytest.mark.parametrize(
+    ("cooldown_ends_at", "said"),
+    [
+        (1_795_852_800, "node 1 is unstaking; its stake is withdrawable from 2026-11-28 08:00:00 UTC"),
+        (253_402_300_799, "node 1 is unstaking; its stake is withdrawable from 9999-12-31 23:59:59 UTC"),
+        (253_402_300_800, "node 1 is unstaking; its stake is withdrawable when its cooldown ends"),
+        (2**53 - 1, "node 1 is unstaking; its stake is withdrawable when its cooldown ends"),
+        (0, "node 1 is unstaking; its stake is withdrawable when its cooldown ends"),
+    ],
+)
+def test_an_unstaking_node_is_told_when_in_words_that_a_reader_knows(
+    world: World, cooldown_ends_at: int, said: str
+) -> None:
+    cooling = msgspec.structs.replace(registration(1, state="cooling"), cooldown_ends_at=cooldown_ends_at)
+    world.step(events.RegistryChanged(registrations=(cooling,)))
+    standing = world.engine.standing(1)
+    assert standing is not None and standing.message == said
 
 
 def test_a_node_nobody_registered_is_not_staked(world: World) -> None:

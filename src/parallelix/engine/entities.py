@@ -128,8 +128,16 @@ class Request:
 
     @property
     def failed_nodes(self) -> frozenset[int]:
-        """Nodes that had their turn with this unit; it never goes back to one of them."""
-        return frozenset(attempt.node_id for attempt in self.attempts)
+        """Nodes that had their turn with this unit; it never goes back to one of them.
+
+        A node that was lost before it took the unit up has not had its turn: the only node of a network may be the one
+        that came back. That holds once for each node, so that one which comes and goes cannot hold a unit up."""
+        had_it: set[int] = set()
+        lost_it: set[int] = set()
+        for attempt in self.attempts:
+            never_taken_up = attempt.state is AttemptState.LOST and not attempt.started_at
+            (lost_it if never_taken_up and attempt.node_id not in lost_it else had_it).add(attempt.node_id)
+        return frozenset(had_it)
 
     def count(self, *states: AttemptState) -> int:
         return sum(1 for attempt in self.attempts if attempt.state in states)

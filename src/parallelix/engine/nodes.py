@@ -55,6 +55,9 @@ class Nodes(Steps):
         else:
             self._offer_again(node)
         self._drain(node)
+        if before is not None:
+            # What it can do may have shrunk.
+            self._drain_penalised()
         return None
 
     def _new_session(self, event: events.Attached, before: Node | None, registration: Registration) -> Node:
