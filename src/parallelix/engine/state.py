@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 import msgspec
@@ -28,6 +29,9 @@ from parallelix.protocol.registry import Registration
 from parallelix.protocol.requests import Held
 
 RandomBytes: TypeAlias = Callable[[int], bytes]
+
+_LAST_UNIX_SECOND = int(datetime.max.replace(tzinfo=UTC).timestamp()) - 1
+"""A registry may name a later one than a date can hold."""
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,9 +116,9 @@ class State:
                 message=f"node {node_id} has no live stake; register it (registerNode), or start another node id",
             )
         if registration.state == "cooling":
+            withdrawable = _from(registration.cooldown_ends_at)
             return Refused(
-                code="in_cooldown",
-                message=f"node {node_id} is unstaking; its cooldown ends at Unix time {registration.cooldown_ends_at}",
+                code="in_cooldown", message=f"node {node_id} is unstaking; its stake is withdrawable {withdrawable}"
             )
         return None
 
@@ -168,6 +172,12 @@ class State:
         self._rows.clear()
         self._effects.clear()
         return step
+
+
+def _from(unix_seconds: int) -> str:
+    if not 0 < unix_seconds <= _LAST_UNIX_SECOND:
+        return "when its cooldown ends"
+    return datetime.fromtimestamp(unix_seconds, UTC).strftime("from %Y-%m-%d %H:%M:%S UTC")
 
 
 def _no_random(count: int) -> bytes:
