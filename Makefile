@@ -22,6 +22,7 @@ help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: setup-env ## install all that tests, demo and the rest need; quick when it is there
+	@$(PYTHON) scripts/systemd.py
 	@$(PYTHON) scripts/ollama.py ensure
 
 setup-env: ## the Python environment alone, which is all that the demo needs

@@ -42,6 +42,13 @@ def missing(service: str, way_out: str) -> NoReturn:
     pytest.skip(reason)
 
 
+def systemd_analyze() -> str:
+    found = shutil.which("systemd-analyze")
+    if found is None:
+        missing("systemd-analyze", "install the package systemd")
+    return found
+
+
 def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

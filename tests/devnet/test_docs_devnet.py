@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+import services
 from parallelix.coordinator import registry_file
 from parallelix.coordinator.metrics import Metrics
 from parallelix.coordinator.settings import CoordinatorSettings
@@ -64,13 +64,13 @@ def test_options_faults_and_controls_are_those_there_are() -> None:
     assert len(CONTROLS) == 15 and "fifteen faults" in PAGE
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd here")
 def test_the_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:
+    analyse = services.systemd_analyze()
     unit = block("ini", "ExecStart").replace("/opt/parallelix/bin/parallelix", sys.executable)
     (tmp_path / "parallelix-coordinator.service").write_text(unit.replace("User=parallelix\n", ""))
 
     done = subprocess.run(
-        ["systemd-analyze", "verify", str(tmp_path / "parallelix-coordinator.service")],
+        [analyse, "verify", str(tmp_path / "parallelix-coordinator.service")],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
 

@@ -21,13 +21,6 @@ def unit(arguments: list[str], *, scope: service.Scope, home: Path = Path("/home
     return service.systemd_unit(arguments, home=home, scope=scope, user="op")
 
 
-def systemd_analyze() -> str:
-    found = shutil.which("systemd-analyze")
-    if found is None:
-        services.missing("systemd-analyze", "install the package systemd")
-    return found
-
-
 @pytest.mark.parametrize("scope", ["user", "system"])
 @pytest.mark.parametrize("odd", [False, True])
 def test_systemd_accepts_the_unit(tmp_path: Path, scope: service.Scope, odd: bool) -> None:
@@ -41,7 +34,7 @@ def test_systemd_accepts_the_unit(tmp_path: Path, scope: service.Scope, odd: boo
     path.write_text(text)
     # Its own manual and the network target are not the unit's concern.
     command = [
-        systemd_analyze(),
+        services.systemd_analyze(),
         "verify",
         "--man=no",
         "--recursive-errors=no",
@@ -57,7 +50,7 @@ def test_systemd_finds_fault_with_a_broken_unit(tmp_path: Path) -> None:
     path.write_text(
         unit(["/nonexistent/program"], scope="user").replace("Restart=on-failure", "Restart=on-success-only")
     )
-    command = [systemd_analyze(), "verify", "--man=no", "--recursive-errors=no", "--user", str(path)]
+    command = [services.systemd_analyze(), "verify", "--man=no", "--recursive-errors=no", "--user", str(path)]
     done = subprocess.run(
         command, env=os.environ | {"XDG_RUNTIME_DIR": str(tmp_path)}, capture_output=True, text=True, check=False
     )
