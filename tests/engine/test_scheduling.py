@@ -14,7 +14,7 @@ from parallelix.engine import events
 from parallelix.engine.catalogue import Priority
 from parallelix.engine.pool import Need
 from parallelix.engine.queue import queue_key
-from parallelix.engine.settings import EngineSettings
+from parallelix.engine.settings import HOUR_MS, EngineSettings
 from parallelix.protocol.messages import ModelInfo
 
 SETTINGS = EngineSettings(chain_id=1)
@@ -375,6 +375,40 @@ def test_an_answer_too_short_to_tell_a_speed_measures_none(world: World) -> None
     assert world.engine.pool.nodes[1].speeds == {}
     serve(world, world.ask(), tokens=8)
     assert world.engine.pool.nodes[1].speeds == {DIGEST: 8.0}
+
+
+def pass_time(world: World, *node_ids: int, seconds: int) -> None:
+    """Time in which the nodes stay online."""
+    for _ in range(seconds // 10):
+        world.advance(10 * SECOND)
+        for node_id in node_ids:
+            world.heartbeat(node_id)
+
+
+def test_a_node_that_was_too_slow_is_tried_again_when_its_measurement_is_old(world: World) -> None:
+    attach_measured(world, 1, tokens_per_second=20)
+    waiting = world.ask(max_tokens=100, deadline_ms=2 * SECOND, queue_ms=HOUR_MS)
+    life_seconds = world.settings.speed_lifetime_ms // SECOND
+
+    pass_time(world, 1, seconds=life_seconds - 20)
+    assert world.request(waiting).open_attempt is None
+    pass_time(world, 1, seconds=20)
+
+    assert world.node_of(waiting) == 1
+    assert world.engine.pool.nodes[1].speeds == {}
+
+
+def test_a_speed_counts_from_its_last_measurement(world: World) -> None:
+    attach_measured(world, 1, tokens_per_second=20)
+    half_seconds = world.settings.speed_lifetime_ms // SECOND // 20 * 10
+    pass_time(world, 1, seconds=half_seconds)
+    serve(world, world.ask(), tokens=20)
+
+    pass_time(world, 1, seconds=half_seconds + 10)
+    assert world.engine.pool.nodes[1].speeds == {DIGEST: 20.0}
+    pass_time(world, 1, seconds=half_seconds)
+
+    assert world.engine.pool.nodes[1].speeds == {}
 
 
 def test_only_time_that_was_the_nodes_own_measures_it(world: World) -> None:

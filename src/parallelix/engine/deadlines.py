@@ -96,6 +96,20 @@ class Deadlines(Nodes):
             self._log("node.readmitted", node_id=str(node_id))
             self._drain(node)
 
+    def _speed_due(self, measured: tuple[int, str]) -> None:
+        """What was too slow some time ago, under another load perhaps, is tried again."""
+        node_id, digest = measured
+        node = self.pool.nodes.get(node_id)
+        if node is None or digest not in node.measured_at:
+            return
+        due_at = node.measured_at[digest] + self.settings.speed_lifetime_ms
+        if due_at > self._now:
+            self._timers.set(due_at, "speed", measured)
+            return
+        del node.measured_at[digest]
+        self.pool.forget_speed(node, digest)
+        self._drain(node)
+
     def _batch_due(self, number: int) -> None:
         if number == self.recorder.batches_closed:
             self._close_batch()
@@ -113,6 +127,7 @@ class Deadlines(Nodes):
         "lifetime": _lifetime_due,
         "offline": _offline_due,
         "return": _return_due,
+        "speed": _speed_due,
         "batch": _batch_due,
         "uptime": _uptime_due,
     }

@@ -75,7 +75,7 @@ class Nodes(Steps):
         )
         if before is not None:
             node.removed_until, node.rejections = before.removed_until, before.rejections
-            node.reserved, node.speeds = before.reserved, before.speeds
+            node.reserved, node.speeds, node.measured_at = before.reserved, before.speeds, before.measured_at
         self.pool.put(node)
         self._rows.append(node.row())
         if before is None or not before.online:

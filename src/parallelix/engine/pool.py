@@ -99,6 +99,7 @@ class Node:
     reputation: float = REPUTATION_AT_LAUNCH
     reserved: set[str] = field(default_factory=set[str])
     speeds: dict[str, float] = field(default_factory=dict[str, float])
+    measured_at: dict[str, int] = field(default_factory=dict[str, int])
     rejections: deque[int] = field(default_factory=deque[int])
     places: list[tuple[Group, str]] = field(default_factory=list[tuple[Group, str]])
 
@@ -202,11 +203,22 @@ class Pool:
     def measure(self, node: Node, digest: str, tokens_per_second: float) -> None:
         """Takes a new end-to-end speed into the running average."""
         before = node.speeds.get(digest)
-        after = tokens_per_second if before is None else before + SPEED_WEIGHT * (tokens_per_second - before)
+        self._set_speed(
+            node, digest, tokens_per_second if before is None else before + SPEED_WEIGHT * (tokens_per_second - before)
+        )
+
+    def forget_speed(self, node: Node, digest: str) -> None:
+        """From now on its speed is not known, as at the beginning."""
+        self._set_speed(node, digest, None)
+
+    def _set_speed(self, node: Node, digest: str, speed: float | None) -> None:
         groups = [group for group, group_digest in node.places if group_digest == digest and node.slots_free > 0]
         for group in groups:
             _leave(group, node, digest)
-        node.speeds[digest] = after
+        if speed is None:
+            node.speeds.pop(digest, None)
+        else:
+            node.speeds[digest] = speed
         for group in groups:
             _join(group, node, digest)
 

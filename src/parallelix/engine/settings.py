@@ -44,6 +44,11 @@ class EngineSettings:
     rejection_window_ms: int = DAY_MS
     removal_ms: int = DAY_MS
 
+    # Speed.
+    speed_lifetime_ms: int = 10 * MINUTE_MS
+    """For so long after its last measurement a node's speed is believed. Without an end, a node that was once too slow
+    for a kind of work would never be given the work that shows it has recovered."""
+
     # Records.
     batch_ms: int = 600 * SECOND_MS
     batch_records_max: int = 4096

@@ -392,8 +392,11 @@ class Steps(Admission):
         before = self._service_ms.get(request.model, float(elapsed_ms))
         self._service_ms[request.model] = before + SERVICE_TIME_WEIGHT * (elapsed_ms - before)
         if usage.completion_tokens >= MEASURABLE_TOKENS:
-            node = self.pool.nodes[attempt.node_id]
-            self.pool.measure(node, attempt.model_digest, usage.completion_tokens * 1000 / elapsed_ms)
+            node, digest = self.pool.nodes[attempt.node_id], attempt.model_digest
+            self.pool.measure(node, digest, usage.completion_tokens * 1000 / elapsed_ms)
+            if digest not in node.measured_at:
+                self._timers.set(self._now + self.settings.speed_lifetime_ms, "speed", (node.node_id, digest))
+            node.measured_at[digest] = self._now
 
     # How an attempt ends, and a request -------------------------------------------------------------------------------
 
