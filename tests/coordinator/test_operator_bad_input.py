@@ -409,7 +409,7 @@ async def test_deltas_come_once_and_in_order(on: Scene) -> None:
 async def test_a_stream_brings_no_more_than_was_asked_for(on: Scene) -> None:
     node, unit, _ = await on.offered()
     tokens = 64
-    texts = ["x"] * (2 * tokens + operator.ENTRIES_SPARE)
+    texts = ["x"] * work.entries_max(tokens)
     assert (await node.stream(unit, delta(unit.sealer("delta"), *texts))).status_code == 200
     more = node.stream(unit, delta(unit.sealer("delta", 1), "x"), connection=1, offset=len(texts))
     assert await changes_nothing(on, more) == (413, "body_too_large")

@@ -42,6 +42,7 @@ EXPECTED = Expected(
     input_hash=b"\x09" * 32,
     request_salt=b"\x0a" * 32,
     streamed_text="Credits",
+    tokens_max=8,
 )
 
 
@@ -271,8 +272,9 @@ EXPECTED_OTHERWISE: dict[str, tuple[Any, str]] = {
 
 
 def test_every_expectation_but_the_salt_is_in_the_table_above() -> None:
-    """The salt only hides the result in the record: the requester opens it with the receipt."""
-    assert {*EXPECTED_OTHERWISE, "request_salt"} == set(Expected.__struct_fields__)
+    """The salt only hides the result in the record: the requester opens it with the receipt. How many tokens were asked
+    for bounds the entries; see below."""
+    assert {*EXPECTED_OTHERWISE, "request_salt", "tokens_max"} == set(Expected.__struct_fields__)
 
 
 @pytest.mark.parametrize("name", EXPECTED_OTHERWISE)
@@ -312,6 +314,22 @@ def test_a_salt_of_another_length_is_rejected_though_signed(length: int) -> None
 )
 def test_entries_that_cannot_be_read_are_rejected_though_signed(entries: bytes) -> None:
     assert code_for(entries_bytes=entries) == "malformed"
+
+
+ENTRIES_MAX = work.entries_max(EXPECTED.tokens_max)
+
+
+@pytest.mark.parametrize(
+    ("entries", "code"),
+    [
+        (b'["Credits."]' + b',[""]' * (ENTRIES_MAX - 1), "verified"),
+        (b'["Credits."]' + b',[""]' * ENTRIES_MAX, "malformed"),
+        (b'["Credits."]' + (b',["",-1,[' + b",".join([b'["[",-9]'] * 20) + b"]]") * 8, "verified"),
+    ],
+    ids=["the most", "one more", "twenty alternatives"],
+)
+def test_entries_are_no_more_than_the_tokens_asked_for_may_have(entries: bytes, code: str) -> None:
+    assert code_for(entries_bytes=b"[" + entries + b"]") == code
 
 
 TOO_LIKELY = validator.LOGPROB_SLACK * 2

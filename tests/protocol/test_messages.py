@@ -294,6 +294,15 @@ def test_hostile_entries_are_malformed_and_nothing_else(data: bytes) -> None:
     assert len(refused.value.message) < 300
 
 
+def test_entries_far_too_many_are_refused_before_they_are_read() -> None:
+    """These could not be read at all: what is said shows that nobody tried."""
+    unreadable = b"[" * work.BRACKETS_PER_ENTRY_MAX * 4
+    for count_max, said in [(3, "entries: Expected"), (2, "entries: 512 lists, far more than those of 2 entries")]:
+        with pytest.raises(Malformed) as refused:
+            work.decode_entries(unreadable, count_max=count_max)
+        assert refused.value.message.startswith(said)
+
+
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 entries = st.builds(
     work.Entry,

@@ -42,8 +42,6 @@ STREAM_CHECK_SECONDS = 5.0
 """How often a stream that brings nothing is asked whether it still counts: a model may think for minutes."""
 STREAM_BYTES_MAX = messages.RESULT_BYTES_MAX
 """Of one attempt's deltas, over all its streams; they carry no more than the result will."""
-ENTRIES_SPARE = 64
-"""Entries beyond two for each token asked for: a runtime may split what one token wrote."""
 SMALL_BYTES_MAX = 64 * 1024 * 1024
 RESULTS_BYTES_MAX = 1024 * 1024 * 1024
 """Bodies on their way, over all nodes: 25 of the largest results, thousands of usual ones."""
@@ -263,7 +261,7 @@ class OperatorApp:
         attempt.received_entries += entry_count
         request = self._coordinator.engine.requests.get(attempt.request_id)
         tokens_max = request.completion_tokens_max if request is not None else 0
-        entries_max = 2 * tokens_max + ENTRIES_SPARE
+        entries_max = work.entries_max(tokens_max)
         if attempt.arrived_bytes > STREAM_BYTES_MAX or attempt.received_entries > entries_max:
             raise errors.BodyTooLarge(
                 f"stream: {attempt.received_entries} entries in {attempt.arrived_bytes} bytes, at most {entries_max} "

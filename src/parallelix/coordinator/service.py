@@ -476,6 +476,7 @@ class Coordinator:
             input_hash=live.input_hash,
             request_salt=live.salt,
             streamed_text=feed.text() if feed.attempt_number == attempt.number else "",
+            tokens_max=self.engine.requests[attempt.request_id].completion_tokens_max,
         )
 
     def _answer(self, live: LiveRequest, verdict: validator.Verified) -> _Answer:

@@ -5,7 +5,8 @@ that fails is rejected outright and its unit goes elsewhere.
     2 the node's personal signature is over `parallelix-node:result:<unit id>`
     3 the proof is SHA-256(unit id ‖ result ‖ node id), rebuilt here
     4 the RSA signature covers result, proof and the attempt's facts as the coordinator knows them
-    5 the entries are readable, their texts give the result's text but for lost characters, each probability is one
+    5 the entries are readable, no more than the tokens asked for may have, their texts give the result's text but for
+      lost characters, each probability is one
     6 the text that was streamed to the requester is the beginning of the result's text
     7 the token counts are possible
 """
@@ -43,6 +44,8 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
     input_hash: bytes
     request_salt: bytes
     streamed_text: str
+    tokens_max: int
+    """How many the requester asked for."""
 
 
 class Verified(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,7 +109,7 @@ def _examine(result: Result, detail: ResultDetail, expected: Expected, poe_key: 
         salt_hash=to_hex(poe.salt_hash(salt)),
     )
     poe.require_signature(poe_key, poe_signature, content_bytes, rebuilt, facts)
-    entries = work.decode_entries(entries_bytes)
+    entries = work.decode_entries(entries_bytes, count_max=work.entries_max(expected.tokens_max))
     fault = _entries_fault(entries, content) or _usage_fault(detail)
     if fault is not None:
         return fault

@@ -24,6 +24,13 @@ INPUT_DOMAIN = "parallelix/input/v1"
 RESULT_DOMAIN = "parallelix/result/v1"
 ENTRIES_DOMAIN = "parallelix/entries/v1"
 
+ENTRIES_PER_TOKEN_MAX = 2
+ENTRIES_SPARE = 64
+"""Beyond two for each token asked for: a runtime may split what one token wrote, and show one that wrote nothing."""
+BRACKETS_PER_ENTRY_MAX = 128
+"""An entry with twenty alternatives has 22 of its own, and some in its texts. Five bytes of JSON become a hundred of
+memory, so a result that claims millions of entries is refused before it is read."""
+
 
 class ToolCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     id: str
@@ -115,15 +122,25 @@ def encode_entries(entries: Sequence[Entry]) -> bytes:
     return msgspec.json.encode(entries)
 
 
+def entries_max(tokens_max: int) -> int:
+    """The most entries that an answer of so many tokens may have."""
+    return ENTRIES_PER_TOKEN_MAX * tokens_max + ENTRIES_SPARE
+
+
 _ENTRIES = msgspec.json.Decoder(tuple[Entry, ...])
 
 
-def decode_entries(data: bytes) -> tuple[Entry, ...]:
-    """Raises `Malformed`."""
+def decode_entries(data: bytes, *, count_max: int | None = None) -> tuple[Entry, ...]:
+    """Raises `Malformed`, also for more than `count_max` entries."""
+    if count_max is not None and data.count(b"[") > BRACKETS_PER_ENTRY_MAX * (count_max + 1):
+        raise Malformed(f"entries: {data.count(b'[')} lists, far more than those of {count_max} entries")
     try:
-        return _ENTRIES.decode(data)
+        entries = _ENTRIES.decode(data)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise Malformed(f"entries: {str(error)[:200]}") from error
+    if count_max is not None and len(entries) > count_max:
+        raise Malformed(f"entries: {len(entries)}, at most {count_max} for the tokens that were asked for")
+    return entries
 
 
 def pack_vector(values: Sequence[float]) -> str:
