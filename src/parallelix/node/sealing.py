@@ -28,7 +28,9 @@ class Opened:
     """Decrypted work. Never printed."""
 
     payload: work.Payload = field(repr=False)
+    """What to run, with the model by its name on this machine."""
     payload_bytes: bytes = field(repr=False)
+    """What the requester asked, byte for byte, as it is hashed."""
     secrets: envelope.Secrets = field(repr=False)
 
 
@@ -47,9 +49,8 @@ def open_work(sealed: messages.Work, *, node_id: int, keys: NodeKeys) -> Opened:
         header, attempt_id=sealed.attempt_id, unit_id=sealed.unit_id, node_id=node_id, sealed_payload=sealed_payload
     )
     plaintext = envelope.open_payload(sealed_payload, unit_id=sealed.unit_id, content_key=secrets.content_key)
-    payload = canonical.decode(plaintext, work.Payload)
-    if payload.model != sealed.model:
-        raise Malformed("payload: names another model than the work it came with")
+    # The requester knows the model by the catalogue's name, this machine by its own: what binds the two is the digest.
+    payload = msgspec.structs.replace(canonical.decode(plaintext, work.Payload), model=sealed.model)
     return Opened(payload=payload, payload_bytes=plaintext, secrets=secrets)
 
 

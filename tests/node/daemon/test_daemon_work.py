@@ -404,6 +404,18 @@ async def test_a_model_that_is_gone_leads_to_a_new_session_without_it(
         assert [model.name for model in coordinator.manifest.models] == [MODEL]
 
 
+async def test_a_model_is_run_by_its_name_here_whatever_the_catalogue_calls_it(
+    coordinator: ScriptedCoordinator, start_daemon: StartDaemon, runtime: ScriptedRuntime
+) -> None:
+    async with start_daemon():
+        handed = await coordinator.hand_out(
+            msgspec.structs.replace(chat(), model="oss-chat-v1"),
+            tamper=lambda work: msgspec.structs.replace(work, model=MODEL),
+        )
+        assert (await coordinator.returned(handed)).outcome == "completed"
+    assert [asked.model for asked in runtime.asked] == [MODEL]
+
+
 async def test_only_allowed_models_are_offered(
     coordinator: ScriptedCoordinator, start_daemon: StartDaemon, runtime: ScriptedRuntime
 ) -> None:
