@@ -1,16 +1,18 @@
 """Keeps the node attached: a call that finds its session forgotten attaches again and is made once more, and a
-coordinator that is away is asked until it is back."""
+coordinator that is away is asked until it is back: as soon as one call gets through, all the others try too."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import random
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypeVar
 
 import msgspec
 
-from parallelix.node.backoff import Backoff
+from parallelix.node.backoff import FIRST_SECONDS, Backoff
 from parallelix.node.events import Reporter
 from parallelix.node.link import Link, SessionUnknown, StaleTime, Unavailable
 from parallelix.protocol import messages
@@ -21,7 +23,10 @@ SESSION_DIGITS = 32
 
 
 class Session:
-    """`build_manifest` is given the time of issue, Unix milliseconds. `on_attached` hears of each new session."""
+    """`build_manifest` is given the time of issue, Unix milliseconds. `on_attached` hears of each new session.
+
+    `uniform` is the randomness of its waits.
+    """
 
     def __init__(
         self,
@@ -30,13 +35,16 @@ class Session:
         build_manifest: Callable[[int], messages.Manifest],
         on_attached: Callable[[messages.Attached], None],
         reporter: Reporter,
+        uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._link = link
         self._build_manifest = build_manifest
         self._on_attached = on_attached
         self._reporter = reporter
+        self._uniform = uniform
         self._attaching = asyncio.Lock()
-        self._down = False
+        self._up = asyncio.Event()
+        self._up.set()
         self._facts: messages.Attached | None = None
 
     @property
@@ -61,7 +69,7 @@ class Session:
 
     async def until_answered(self, call: Callable[[], Awaitable[T]]) -> T:
         """The answer of `call`, however long it takes. Raises `Refused`."""
-        backoff, renewed = Backoff(), False
+        backoff, renewed = Backoff(uniform=self._uniform), False
         while True:
             session = self._link.session
             try:
@@ -81,7 +89,7 @@ class Session:
                 return answer
 
     async def _attach(self) -> None:
-        backoff = Backoff()
+        backoff = Backoff(uniform=self._uniform)
         while True:
             manifest = msgspec.json.encode(self._build_manifest(self._link.clock.stamp_ms("attach")))
             session = hashlib.sha256(manifest).hexdigest()[:SESSION_DIGITS]
@@ -101,12 +109,17 @@ class Session:
                 return
 
     async def _wait(self, backoff: Backoff, error: Unavailable) -> None:
-        if not self._down:
-            self._down = True
+        if self._up.is_set():
+            self._up.clear()
             self._reporter.tell("link.down", level="warning", reason=str(error))
-        await asyncio.sleep(backoff.next_seconds(error.retry_after_seconds))
+        wait_seconds = backoff.next_seconds(error.retry_after_seconds)
+        # Others get through while this call fails, perhaps: then their success must not make it hurry.
+        patience_seconds = max(error.retry_after_seconds, FIRST_SECONDS)
+        await asyncio.sleep(min(wait_seconds, patience_seconds))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._up.wait(), max(0.0, wait_seconds - patience_seconds))
 
     def _note_up(self) -> None:
-        if self._down:
-            self._down = False
+        if not self._up.is_set():
+            self._up.set()
             self._reporter.tell("link.up")
