@@ -155,6 +155,26 @@ def test_a_salt_of_another_length_is_refused(salt_length: int) -> None:
         poe.require_signature(public_key(), signature, RESULT, POE, FACTS)
 
 
+SHA256 = hashes.SHA256()
+
+
+@pytest.mark.parametrize(
+    ("scheme", "digest"),
+    [
+        (padding.PSS(mgf=padding.MGF1(SHA256), salt_length=32), hashes.SHA384()),
+        (padding.PSS(mgf=padding.MGF1(SHA256), salt_length=32), hashes.SHA3_256()),
+        (padding.PSS(mgf=padding.MGF1(hashes.SHA384()), salt_length=32), SHA256),
+        (padding.PKCS1v15(), SHA256),
+    ],
+    ids=["SHA-384", "SHA3-256", "MGF1 with SHA-384", "PKCS #1 v1.5"],
+)
+def test_a_signature_of_another_scheme_is_refused(scheme: Any, digest: hashes.HashAlgorithm) -> None:
+    signature = private_key().sign(poe.signed_bytes(RESULT, POE, FACTS), scheme, digest)
+
+    with pytest.raises(BadSignature):
+        poe.require_signature(public_key(), signature, RESULT, POE, FACTS)
+
+
 def flipped(data: bytes, bit: int) -> bytes:
     changed = bytearray(data)
     changed[bit // 8] ^= 1 << bit % 8

@@ -12,7 +12,8 @@ from eth_account import Account
 from eth_account.messages import encode_defunct
 
 import vector_files as vectors
-from parallelix.protocol import canonical, receipts, records, signing
+from parallelix.protocol import canonical, merkle, receipts, records, signing
+from parallelix.protocol.encoding import to_hex
 from parallelix.protocol.errors import Malformed
 from parallelix.protocol.receipts import Receipt
 
@@ -200,6 +201,40 @@ def test_the_ends_of_a_batch_are_compared_with_a_record_at_its_end() -> None:
         batch = msgspec.structs.replace(alone, **change)
         receipt = receipts.sign(msgspec.structs.replace(FULL, signature="", batch=batch, proof=proof), COORDINATOR)
         assert failed(receipt) == expected, change
+
+
+def test_a_record_is_proven_in_its_own_batch_and_in_no_other() -> None:
+    """Two batches of equal records but for their place: a batch and a proof that hold belong to one record alone."""
+    chain: list[records.ExecutionRecord] = []
+    head = records.GENESIS_HASH
+    for sequence in range(6):
+        chain.append(msgspec.structs.replace(FULL.record, sequence=sequence, previous_hash=head))
+        head = records.record_hash(chain[-1])
+    whole: list[Receipt] = []
+    for number in range(2):
+        part = chain[3 * number : 3 * number + 3]
+        hashes = [records.record_hash_bytes(each) for each in part]
+        batch = records.Batch(
+            number=number,
+            previous_hash=part[0].previous_hash,
+            head_hash=records.record_hash(part[-1]),
+            first=part[0].sequence,
+            last=part[-1].sequence,
+            count=3,
+            merkle_root=to_hex(merkle.root(hashes)),
+        )
+        for index, record in enumerate(part):
+            siblings = tuple(map(to_hex, merkle.proof(hashes, index)))
+            proof = receipts.MerkleProof(index=index, count=3, siblings=siblings)
+            receipt = msgspec.structs.replace(
+                FULL, record=record, record_hash=records.record_hash(record), batch=batch, proof=proof
+            )
+            whole.append(receipt)
+
+    for one in whole:
+        for other in whole:
+            mixed = msgspec.structs.replace(one, batch=other.batch, proof=other.proof)
+            assert failed(receipts.sign(mixed, COORDINATOR)) == (set[str]() if one is other else {"batch"})
 
 
 def test_a_receipt_reads_back_from_its_json() -> None:
