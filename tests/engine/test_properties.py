@@ -52,7 +52,7 @@ TO_ACHIEVE = ORDINARY | {
     *("completed", "failed", "declined", "missed", "withdrawn", "lost"),
     *("partial result", "old result refused", "old result answered alike", "somebody else's refused"),
     *("request completed", "request failed", "batch confirmed", "node removed", "node readmitted", "client came back"),
-    *("restarted with records to settle", "least bad served"),
+    *("restarted with records to settle", "least bad served", "given again"),
 }
 
 
@@ -144,11 +144,17 @@ class NetworkMachine(RuleBasedStateMachine):
 
     # --- Nodes
 
-    @rule(node_id=NODES, tier=st.sampled_from([1, 2]), slots=st.integers(1, 3), run=st.sampled_from(["a", "b"]))
-    def attach(self, node_id: int, tier: int, slots: int, run: str) -> None:
+    @rule(
+        node_id=NODES,
+        tier=st.sampled_from([1, 2]),
+        slots=st.integers(1, 3),
+        run=st.sampled_from(["a", "b"]),
+        digests=st.sampled_from([(DIGEST, BIG_DIGEST), (DIGEST, BIG_DIGEST), (DIGEST,), (BIG_DIGEST,)]),
+    )
+    def attach(self, node_id: int, tier: int, slots: int, run: str, digests: tuple[str, ...]) -> None:
         self.world.now += 1
         before = self.world.engine.pool.find(node_id)
-        answer = self.world.attach(node_id, tier=tier, slots=slots, digests=(DIGEST, BIG_DIGEST), run_id=run)
+        answer = self.world.attach(node_id, tier=tier, slots=slots, digests=digests, run_id=run)
         if isinstance(answer, effects.Refused):
             ACHIEVED[{"not_staked": "not staked", "in_cooldown": "in cooldown"}.get(answer.code, answer.code)] += 1
         elif before is None:
@@ -423,6 +429,8 @@ class NetworkMachine(RuleBasedStateMachine):
         assert not any(node.reserved for node in world.engine.pool.nodes.values()), "a slot leaked"
         assert not world.engine.open_of_account and not len(world.engine.queue)
         ACHIEVED.update(row.state for row in world.rows(AttemptRow))
+        given = Counter((row.request_id, row.node_id) for row in world.rows(AttemptRow))
+        ACHIEVED["given again"] += max(given.values(), default=0) == 2
         ACHIEVED.update(f"request {states[0]}" for states in world.ends.values())
 
 
