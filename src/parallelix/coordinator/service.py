@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, TypeAlias
@@ -20,9 +19,10 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from parallelix.coordinator import errors
 from parallelix.coordinator.feed import Delta, Ended, Feed, Outcome, Position, Progress, Restarted, StreamItem
-from parallelix.coordinator.live import KEYS_BYTES, LiveAttempt, LiveRequest, LiveSession
+from parallelix.coordinator.live import LiveAttempt, LiveRequest, LiveSession
 from parallelix.coordinator.mailbox import Mailbox
 from parallelix.coordinator.metrics import Metrics
+from parallelix.coordinator.reading import Reading
 from parallelix.coordinator.secrets import CoordinatorSecrets
 from parallelix.coordinator.settings import CoordinatorSettings
 from parallelix.coordinator.spec import RequestSpec
@@ -31,26 +31,18 @@ from parallelix.coordinator.store.journal import Journal
 from parallelix.coordinator.store.readers import Readers
 from parallelix.coordinator.store.rows import EnvelopeRow, PayloadRow, ResultRow
 from parallelix.engine import effects, events, validator
-from parallelix.engine.catalogue import WORKLOAD_CLASSES, ModelEntry, price_of
 from parallelix.engine.core import Engine, Step
 from parallelix.engine.entities import ApiKey, Request
-from parallelix.engine.ledger import available, held
-from parallelix.engine.lifecycle import FINAL_REQUEST_STATES, RequestState
-from parallelix.engine.pool import Need
-from parallelix.engine.recorder import batch_of
+from parallelix.engine.ledger import available
 from parallelix.engine.rows import RequestRow, Row
-from parallelix.protocol import envelope, merkle, receipts, requests, work
-from parallelix.protocol.canonical import decode, encode
-from parallelix.protocol.encoding import from_hex, to_base64url, to_hex
+from parallelix.protocol import envelope, requests, work
+from parallelix.protocol.canonical import encode
+from parallelix.protocol.encoding import from_hex, to_base64url
 from parallelix.protocol.messages import Cancellation, Rejection, Result, ResultDetail, Work
-from parallelix.protocol.records import Batch, ExecutionRecord
-from parallelix.protocol.work import Entry, Payload, ResultContent
+from parallelix.protocol.records import Batch
+from parallelix.protocol.work import Entry, Payload
 
 __all__ = ["Coordinator", "Created", "Delta", "Ended", "Outcome", "Position", "Progress", "Restarted", "StreamItem"]
-
-TREES_KEPT = 16
-"""Merkle trees in memory for receipts; one of 4,096 leaves is 0.5 MiB and takes 8 ms to build again."""
-LIST_LIMIT_MAX = 100
 
 RandomBytes: TypeAlias = Callable[[int], bytes]
 LogEvent: TypeAlias = Callable[[str, dict[str, Any]], None]
@@ -64,7 +56,7 @@ class Created(msgspec.Struct, frozen=True, kw_only=True):
     hold_wei: int
 
 
-class Coordinator:
+class Coordinator(Reading):
     """One running coordinator. All of it lives on one event loop."""
 
     def __init__(
@@ -80,18 +72,13 @@ class Coordinator:
         clock: Callable[[], int],
         random_bytes: RandomBytes,
     ) -> None:
-        self.settings = settings
-        self.engine = engine
-        self.readers = readers
-        self.journal = journal
-        self.secrets = secrets
+        super().__init__(
+            settings=settings, engine=engine, readers=readers, journal=journal, secrets=secrets, clock=clock
+        )
         self.metrics = metrics
-        self.clock = clock
-        self.started_at = clock()
         self.signed_after = 0
         """A node's call that was signed at this time or before is refused: an earlier process may have taken it."""
         self.anchor_batch: Callable[[Batch], None] = _no_anchor
-        self.anchor_address = "local"
         self.stopping = False
         self.streams: set[asyncio.Task[Any]] = set()
         """The calls in which nodes are streaming."""
@@ -105,7 +92,6 @@ class Coordinator:
         self._results: dict[str, _Answer] = {}
         self._payload_bytes = 0
         self._keys_by_hash: dict[str, ApiKey] = {}
-        self._trees: OrderedDict[int, merkle.Tree] = OrderedDict()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0
         self._graces: dict[str, asyncio.TimerHandle] = {}
@@ -299,6 +285,34 @@ class Coordinator:
             fingerprint=fingerprint,
         )
 
+    async def quote(self, key: ApiKey, spec: RequestSpec) -> requests.Quote:
+        event = self._admission(key, spec, False, "", "")
+        plan = self.engine.quote(event)
+        if isinstance(plan, effects.Refused):
+            raise api_error(plan)
+        need, price = plan.need, plan.price
+        credit_wei = self.engine.ledger.balance_wei(available(key.account))
+        slots, free = self.engine.pool.slots(need)
+        waiting = self.engine.queue.waiting(spec.workload_class, spec.payload.model)
+        service_seconds = self.engine.service_seconds(spec.payload.model)
+        estimate = None
+        if service_seconds is not None and slots:
+            estimate = round(service_seconds * (1 + (0 if free else (waiting + 1) / slots)), 1)
+        return requests.Quote(
+            model=spec.payload.model,
+            hold_wei=str(plan.hold_wei),
+            prompt_wei_per_1000=str(price.prompt_wei),
+            completion_wei_per_1000=str(price.completion_wei),
+            prompt_tokens_max=plan.prompt_tokens_max,
+            completion_tokens_max=need.tokens,
+            available_wei=str(credit_wei),
+            affordable=credit_wei >= plan.hold_wei,
+            capable_nodes=self.engine.pool.capable_nodes(need),
+            free_slots=free,
+            waiting=waiting,
+            estimate_seconds=estimate,
+        )
+
     def _seal_request(self, request_id: str, spec: RequestSpec) -> PayloadRow:
         request = self.engine.requests[request_id]
         sampling = msgspec.structs.replace(spec.payload.sampling, max_tokens=request.completion_tokens_max)
@@ -339,11 +353,6 @@ class Coordinator:
             requester_key=envelope.load_rsa_public_key(requester_public_key) if requester_public_key else None,
         )
         self._payload_bytes += len(sealed)
-
-    def _unwrap_keys(self, wrapped: bytes) -> tuple[bytes, bytes]:
-        keys = envelope.unwrap_at_rest(self.secrets.storage_key, wrapped)
-        assert len(keys) == KEYS_BYTES, len(keys)
-        return keys[: envelope.KEY_BYTES], keys[envelope.KEY_BYTES :]
 
     # 4 Encrypt, 5 Dispatch -------------------------------------------------------------------------------------------
 
@@ -608,263 +617,7 @@ class Coordinator:
         await self.settle(events.Cancel(request_id=request_id, charged=True, reason="requester"))
         return await self.view(key, request_id)
 
-    # Views ------------------------------------------------------------------------------------------------------------
-
-    async def view(self, key: ApiKey, request_id: str, *, with_result: bool = True) -> requests.RequestView:
-        """One request as its owner sees it. Raises `NotFound` for one that is not this account's."""
-        request = self.engine.requests.get(request_id)
-        if request is not None and request.account == key.account:
-            view = self._view(request.row(), attempts=len(request.attempts), waiting=self.engine.held(request))
-            await self.journal.flushed()
-            return view
-        row = await self._own_row(key, request_id)
-        attempts = await self.readers.attempts_of(request_id)
-        if not with_result:
-            return self._view(row, attempts=len(attempts))
-        outcome = await self._stored_outcome(row)
-        return self._view(row, attempts=len(attempts), outcome=outcome)
-
-    async def list(
-        self, key: ApiKey, *, state: str | None = None, limit: int = 20, cursor: str | None = None
-    ) -> requests.RequestList:
-        """The account's requests, newest first."""
-        await self.journal.flushed()
-        found = await self.readers.requests_of(
-            key.account, state=state or "", limit=min(limit, LIST_LIMIT_MAX), cursor=cursor or ""
-        )
-        views: list[requests.RequestView] = []
-        for row in found.requests:
-            request = self.engine.requests.get(row.request_id)
-            if request is not None:
-                views.append(
-                    self._view(request.row(), attempts=len(request.attempts), waiting=self.engine.held(request))
-                )
-            else:
-                views.append(self._view(row, attempts=len(await self.readers.attempts_of(row.request_id))))
-        return requests.RequestList(data=tuple(views), next_cursor=found.next_cursor or None)
-
-    def _view(
-        self,
-        row: RequestRow,
-        *,
-        attempts: int,
-        waiting: requests.Held | None = None,
-        outcome: Outcome | None = None,
-    ) -> requests.RequestView:
-        recorded = row.record_sequence >= 0
-        state: Any = row.state
-        return requests.RequestView(
-            id=row.request_id,
-            state=state,
-            reason=row.reason,
-            held=waiting,
-            workload_class=row.workload_class,
-            kind=row.kind,
-            model=row.model,
-            hardware_tier=row.hardware_tier,
-            priority=row.priority,
-            deadline_seconds=row.deadline_ms / 1000,
-            queue_seconds=row.queue_ms / 1000,
-            created_at=row.admitted_at,
-            finished_at=row.finished_at or None,
-            attempts=attempts,
-            usage=work.Usage(prompt_tokens=row.prompt_tokens, completion_tokens=row.completion_tokens)
-            if recorded
-            else None,
-            hold_wei=row.hold_wei,
-            charge_wei=row.charge_wei,
-            settled=self.engine.settled(row.record_sequence)
-            if recorded
-            else RequestState(state) in FINAL_REQUEST_STATES,
-            record_hash=outcome.record_hash if outcome else None,
-            result=_result_view(outcome) if outcome else None,
-            sealed_result=outcome.sealed_result if outcome else None,
-        )
-
-    async def _own_row(self, key: ApiKey, request_id: str) -> RequestRow:
-        request = self.engine.requests.get(request_id)
-        if request is not None:
-            row: RequestRow | None = request.row()
-            await self.journal.flushed()
-        else:
-            await self.journal.flushed()
-            row = await self.readers.request(request_id)
-        if row is None or row.account != key.account:
-            raise errors.NotFound(
-                f"request {request_id[:80]!r}: this account has none of that id", code="unknown_request"
-            )
-        return row
-
-    async def _stored_outcome(self, row: RequestRow) -> Outcome:
-        state: Any = row.state
-        if row.record_sequence < 0:
-            return Outcome(request_id=row.request_id, state=state, reason=row.reason)
-        record = await self.readers.record_of_request(row.request_id)
-        outcome = Outcome(
-            request_id=row.request_id,
-            state=state,
-            reason=row.reason,
-            usage=work.Usage(prompt_tokens=row.prompt_tokens, completion_tokens=row.completion_tokens),
-            charge_wei=int(row.charge_wei),
-            record_hash=record.record_hash if record else None,
-        )
-        stored, payload = await self.readers.result(row.request_id), await self.readers.payload(row.request_id)
-        if stored is None or payload is None:
-            return outcome
-        content_key, _ = self._unwrap_keys(payload.wrapped_keys)
-        content = envelope.open_at_rest(content_key, stored.sealed, purpose=f"result:{row.request_id}")
-        if payload.requester_public_key:
-            return msgspec.structs.replace(outcome, sealed_result=content.decode())
-        entries = envelope.open_at_rest(content_key, stored.entries, purpose=f"entries:{row.request_id}")
-        asked = decode(envelope.open_payload(payload.sealed, unit_id=row.request_id, content_key=content_key), Payload)
-        return msgspec.structs.replace(
-            outcome,
-            content=decode(content, ResultContent),
-            entries=work.decode_entries(entries),
-            top_logprobs=asked.sampling.top_logprobs,
-        )
-
-    async def receipt(self, key: ApiKey, request_id: str) -> receipts.Receipt:
-        """What the requester keeps. Raises `NotRecordedYet` until there is a record."""
-        row = await self._own_row(key, request_id)
-        record_row = await self.readers.record_of_request(request_id)
-        payload = await self.readers.payload(request_id)
-        if record_row is None or payload is None:
-            raise errors.NotRecordedYet(
-                f"request {request_id} is {row.state} and has no record; a receipt exists once it completes"
-            )
-        _, salt = self._unwrap_keys(payload.wrapped_keys)
-        batch, proof = await self._proof(record_row.sequence)
-        receipt = receipts.Receipt(
-            record=decode(record_row.body, ExecutionRecord),
-            record_hash=record_row.record_hash,
-            request_salt=to_hex(salt),
-            charge_wei=row.charge_wei,
-            batch=batch,
-            proof=proof,
-            chain_id=self.settings.chain_id,
-            anchor=self.anchor_address,
-            coordinator=self.secrets.signer.address,
-        )
-        return receipts.sign(receipt, self.secrets.signer)
-
-    async def _proof(self, sequence: int) -> tuple[Batch | None, receipts.MerkleProof | None]:
-        found = await self.readers.batch_of(sequence)
-        if found is None or not found.confirmed_at:
-            return None, None
-        batch = batch_of(found)
-        tree = self._trees.get(batch.number)
-        if tree is None:
-            rows = await self.readers.records_range(batch.first, batch.last)
-            tree = merkle.Tree([from_hex(row.record_hash, name="record_hash", length_bytes=32) for row in rows])
-            self._trees[batch.number] = tree
-            if len(self._trees) > TREES_KEPT:
-                self._trees.popitem(last=False)
-        index = sequence - batch.first
-        siblings = tuple(to_hex(each) for each in tree.proof(index))
-        return batch, receipts.MerkleProof(index=index, count=batch.count, siblings=siblings)
-
-    async def quote(self, key: ApiKey, spec: RequestSpec) -> requests.Quote:
-        event = self._admission(key, spec, False, "", "")
-        plan = self.engine.quote(event)
-        if isinstance(plan, effects.Refused):
-            raise api_error(plan)
-        need, price = plan.need, plan.price
-        credit_wei = self.engine.ledger.balance_wei(available(key.account))
-        slots, free = self.engine.pool.slots(need)
-        waiting = self.engine.queue.waiting(spec.workload_class, spec.payload.model)
-        service_seconds = self.engine.service_seconds(spec.payload.model)
-        estimate = None
-        if service_seconds is not None and slots:
-            estimate = round(service_seconds * (1 + (0 if free else (waiting + 1) / slots)), 1)
-        return requests.Quote(
-            model=spec.payload.model,
-            hold_wei=str(plan.hold_wei),
-            prompt_wei_per_1000=str(price.prompt_wei),
-            completion_wei_per_1000=str(price.completion_wei),
-            prompt_tokens_max=plan.prompt_tokens_max,
-            completion_tokens_max=need.tokens,
-            available_wei=str(credit_wei),
-            affordable=credit_wei >= plan.hold_wei,
-            capable_nodes=self.engine.pool.capable_nodes(need),
-            free_slots=free,
-            waiting=waiting,
-            estimate_seconds=estimate,
-        )
-
-    async def account(self, key: ApiKey) -> requests.AccountView:
-        ledger = self.engine.ledger
-        view = requests.AccountView(
-            account=key.account,
-            available_wei=str(ledger.balance_wei(available(key.account))),
-            held_wei=str(ledger.balance_wei(held(key.account))),
-            open_requests=self.engine.open_of_account.get(key.account, 0),
-            key=key_view(key),
-        )
-        await self.journal.flushed()
-        return view
-
-    def keys(self, key: ApiKey) -> requests.KeyList:
-        own = [each for each in self.engine.keys.values() if each.account == key.account]
-        return requests.KeyList(data=tuple(key_view(each) for each in sorted(own, key=lambda each: each.created_at)))
-
-    def models(self) -> requests.ModelList:
-        catalogue = self.engine.catalogue
-        views: list[requests.ModelView] = []
-        for model in catalogue.models:
-            price = price_of(catalogue, model, tier=1, priority="standard")
-            need = _any_need(model)
-            views.append(
-                requests.ModelView(
-                    id=model.name,
-                    created=self.started_at // 1000,
-                    context_tokens=model.context_tokens,
-                    max_tokens_default=model.max_tokens_default,
-                    max_tokens_max=model.max_tokens_max,
-                    prompt_wei_per_1000=str(price.prompt_wei),
-                    completion_wei_per_1000=str(price.completion_wei),
-                    digests=model.digests,
-                    capable_nodes=self.engine.pool.capable_nodes(need),
-                    free_slots=self.engine.pool.slots(need)[1],
-                )
-            )
-        return requests.ModelList(data=tuple(views))
-
-    async def network(self) -> requests.NetworkView:
-        engine = self.engine
-        online = [node for node in engine.pool.nodes.values() if node.online]
-        view = requests.NetworkView(
-            chain_id=self.settings.chain_id,
-            coordinator=self.secrets.signer.address,
-            anchor=self.anchor_address,
-            nodes_online=len(online),
-            slots=sum(node.manifest.slots for node in online),
-            slots_free=sum(max(0, node.slots_free) for node in online),
-            requests_open=len(engine.requests),
-            requests_waiting=len(engine.queue),
-            records=engine.recorder.sequence,
-            head_hash=engine.recorder.head_hash,
-            batches=engine.recorder.batches_closed,
-            batches_confirmed=engine.recorder.batches_confirmed,
-        )
-        await self.journal.flushed()
-        return view
-
-    async def record(self, record_hash: str) -> ExecutionRecord:
-        await self.journal.flushed()
-        row = await self.readers.record_by_hash(record_hash)
-        if row is None:
-            raise errors.NotFound(f"record {record_hash[:80]!r}: not in the chain", code="unknown_record")
-        return decode(row.body, ExecutionRecord)
-
-    async def batch(self, number: int) -> Batch:
-        await self.journal.flushed()
-        row = await self.readers.batch(number)
-        if row is None:
-            closed = self.engine.recorder.batches_closed
-            last = f"the last one is {closed - 1}" if closed else "none is closed yet"
-            raise errors.NotFound(f"batch {number}: {last}", code="unknown_batch")
-        return batch_of(row)
+    # How it is ------------------------------------------------------------------------------------------------------
 
     def ready(self) -> tuple[bool, str]:
         return (False, "stopping") if self.stopping else (True, "ready")
@@ -896,33 +649,6 @@ def prompt_bytes(payload: Payload) -> int:
         for call in message.tool_calls:
             texts += (call.id, call.name, call.arguments)
     return sum(len(text.encode()) for text in texts if text)
-
-
-def _any_need(model: ModelEntry) -> Need:
-    """What any request for the model asks at least."""
-    return Need(
-        workload_class=WORKLOAD_CLASSES[0],
-        digests=model.digests,
-        tier=1,
-        context_tokens=0,
-        features=frozenset(),
-        tokens=0,
-        deadline_ms=1,
-    )
-
-
-def key_view(key: ApiKey) -> requests.KeyView:
-    return requests.KeyView(
-        id=key.key_id,
-        name=key.name,
-        requests_per_minute=key.requests_per_minute,
-        concurrency=key.concurrency,
-        budget_wei=str(key.budget_wei),
-        spent_wei=str(key.spent_wei),
-        created_at=key.created_at,
-        expires_at=key.expires_at or None,
-        revoked=bool(key.revoked_at),
-    )
 
 
 _ERRORS: dict[str, type[errors.ApiError]] = {
@@ -993,31 +719,6 @@ def _complete(feed: Feed, verdict: validator.Verified) -> None:
         rest = (Entry(missing),) if missing else ()
     if rest:
         feed.add(rest)
-
-
-def _result_view(outcome: Outcome) -> requests.ResultView | None:
-    content = outcome.content
-    if content is None:
-        return None
-    return requests.ResultView(
-        text=content.text,
-        tool_calls=tuple(
-            requests.ToolCallView(id=call.id, name=call.name, arguments=call.arguments) for call in content.tool_calls
-        ),
-        embeddings=tuple(work.unpack_vector(packed) for packed in content.embeddings),
-        finish_reason=content.finish_reason,
-        logprobs=_logprobs_asked_for(outcome),
-    )
-
-
-def _logprobs_asked_for(outcome: Outcome) -> tuple[requests.LogprobEntry, ...]:
-    """Nodes return what an audit needs; a requester sees what it asked for."""
-    if not outcome.top_logprobs:
-        return ()
-    return tuple(
-        requests.LogprobEntry(text=entry.text, logprob=entry.logprob, top=entry.top[: outcome.top_logprobs])
-        for entry in outcome.entries
-    )
 
 
 def _no_anchor(batch: Batch) -> None:
