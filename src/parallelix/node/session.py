@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TypeVar
@@ -25,7 +24,7 @@ SESSION_DIGITS = 32
 class Session:
     """`build_manifest` is given the time of issue, Unix milliseconds. `on_attached` hears of each new session.
 
-    `uniform` is the randomness of its waits.
+    `new_backoff` begins a series of tries.
     """
 
     def __init__(
@@ -35,13 +34,13 @@ class Session:
         build_manifest: Callable[[int], messages.Manifest],
         on_attached: Callable[[messages.Attached], None],
         reporter: Reporter,
-        uniform: Callable[[float, float], float] = random.uniform,
+        new_backoff: Callable[[], Backoff] = Backoff,
     ) -> None:
         self._link = link
         self._build_manifest = build_manifest
         self._on_attached = on_attached
         self._reporter = reporter
-        self._uniform = uniform
+        self._new_backoff = new_backoff
         self._attaching = asyncio.Lock()
         self._up = asyncio.Event()
         self._up.set()
@@ -69,7 +68,7 @@ class Session:
 
     async def until_answered(self, call: Callable[[], Awaitable[T]]) -> T:
         """The answer of `call`, however long it takes. Raises `Refused`."""
-        backoff, renewed = Backoff(uniform=self._uniform), False
+        backoff, renewed = self._new_backoff(), False
         while True:
             session = self._link.session
             try:
@@ -89,7 +88,7 @@ class Session:
                 return answer
 
     async def _attach(self) -> None:
-        backoff = Backoff(uniform=self._uniform)
+        backoff = self._new_backoff()
         while True:
             manifest = msgspec.json.encode(self._build_manifest(self._link.clock.stamp_ms("attach")))
             session = hashlib.sha256(manifest).hexdigest()[:SESSION_DIGITS]

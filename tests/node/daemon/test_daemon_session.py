@@ -7,6 +7,7 @@ from typing import NoReturn
 
 import structlog
 
+from parallelix.node.backoff import Backoff
 from parallelix.node.clock import CoordinatorClock
 from parallelix.node.events import DaemonEvent, Reporter
 from parallelix.node.link import Link, Unavailable
@@ -49,7 +50,7 @@ def waiting_session(told: list[str]) -> Session:
         build_manifest=unused,
         on_attached=unused,
         reporter=Reporter(structlog.get_logger(), listen),
-        uniform=lambda low, high: HOURS,
+        new_backoff=lambda: Backoff(uniform=lambda low, high: HOURS),
     )
 
 
