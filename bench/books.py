@@ -11,7 +11,8 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from parallelix.coordinator.store.backend import Reading, backend_of
+from parallelix.coordinator.store.backend import Reading
+from parallelix.coordinator.store.backends import backend_of
 from parallelix.coordinator.store.rows import ResultRow
 from parallelix.engine.rows import BalanceRow, BatchRow, RecordRow, RequestRow, TransferRow
 from parallelix.protocol import canonical, merkle

@@ -14,7 +14,8 @@ import msgspec
 
 from parallelix.coordinator import secrets
 from parallelix.coordinator.steps import EVENT, STEPS
-from parallelix.coordinator.store.backend import Reading, backend_of
+from parallelix.coordinator.store.backend import Reading
+from parallelix.coordinator.store.backends import backend_of
 from parallelix.devnet.evidence import Evidence
 from parallelix.devnet.network import Network
 from parallelix.engine.rows import AttemptRow, TransferRow

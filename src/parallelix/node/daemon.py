@@ -21,12 +21,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Literal
 
 from parallelix.node import errors, sealing
 from parallelix.node.clock import CoordinatorClock
 from parallelix.node.config import paused_because
+from parallelix.node.daemon_settings import DaemonSettings
 from parallelix.node.desk import Desk
 from parallelix.node.events import DaemonEvent, Level, Reporter
 from parallelix.node.executor import Workplace
@@ -48,23 +48,6 @@ FAREWELL_SECONDS = 3.0
 """For the heartbeat that says that this node is stopping. Without it the coordinator finds out by itself."""
 
 __all__ = ["DaemonEvent", "DaemonExit", "DaemonSettings", "run_daemon"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DaemonSettings:
-    """`hardware_tier` is the probed one, 1 to 4; `models` an allow-list, empty for all; `hours` as in config.toml."""
-
-    node_id: int
-    chain_id: int
-    coordinator_url: str
-    mode: Literal["gpu", "cpu"]
-    hardware: messages.Hardware
-    hardware_tier: int
-    region: str
-    slots: int
-    models: tuple[str, ...]
-    home: Path
-    hours: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,15 +6,12 @@ import asyncio
 import importlib.metadata
 import secrets
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
+from parallelix.node.daemon_settings import DaemonSettings
 from parallelix.node.events import Reporter
 from parallelix.node.keys import NodeKeys
 from parallelix.node.runtimes import base
 from parallelix.protocol import messages
-
-if TYPE_CHECKING:
-    from parallelix.node.daemon import DaemonSettings
 
 WORKLOAD_CLASSES = ("ai.inference",)
 LOOK_SECONDS = 300.0

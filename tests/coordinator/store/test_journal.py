@@ -11,7 +11,8 @@ import store_scenes as scenes
 
 from parallelix.coordinator.errors import Unavailable
 from parallelix.coordinator.store import queries
-from parallelix.coordinator.store.backend import Reading, backend_of
+from parallelix.coordinator.store.backend import Reading
+from parallelix.coordinator.store.backends import backend_of
 from parallelix.coordinator.store.errors import LeaseLost, StoreConflict, StoreError
 from parallelix.coordinator.store.journal import PENDING_HARD_FACTOR, Journal
 from parallelix.coordinator.store.readers import Readers

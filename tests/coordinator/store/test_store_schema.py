@@ -13,7 +13,7 @@ from sqlalchemy import inspect
 
 from parallelix.coordinator.store import rows as own_rows
 from parallelix.coordinator.store import sqlite
-from parallelix.coordinator.store.backend import backend_of
+from parallelix.coordinator.store.backends import backend_of
 from parallelix.coordinator.store.errors import StoreTooNew, StoreUnreachable, StoreUnsafe
 from parallelix.coordinator.store.migrate import alembic_config
 from parallelix.coordinator.store.schema import FLAG, ROW_TYPES, WHOLE, metadata

@@ -9,9 +9,8 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 import msgspec
 from sqlalchemy import Connection, Engine, text
-from sqlalchemy.engine import make_url
 
-from parallelix.coordinator.store.errors import StoreError, StoreUnreachable
+from parallelix.coordinator.store.errors import StoreError
 from parallelix.coordinator.store.statements import Statement
 from parallelix.engine.rows import Row
 
@@ -140,18 +139,3 @@ class Reading:
             self.execute("ROLLBACK")
             raise
         self.execute("COMMIT")
-
-
-def backend_of(url: str) -> Backend:
-    """Raises `StoreUnreachable` for a URL of another kind."""
-    from parallelix.coordinator.store.postgresql import PostgreSQLBackend
-    from parallelix.coordinator.store.sqlite import SQLiteBackend
-
-    parsed = make_url(url)
-    if parsed.get_backend_name() == "sqlite":
-        return SQLiteBackend(parsed)
-    if parsed.get_backend_name() in {"postgresql", "postgres"}:
-        return PostgreSQLBackend(parsed)
-    raise StoreUnreachable(
-        f"store URL of kind {parsed.get_backend_name()!r}: expected sqlite:///<file> or postgresql://<host>/<database>"
-    )

@@ -133,7 +133,7 @@ class PostgreSQLBackend(Backend):
             return StoreConflict(f"{self._shown}: {error}")
         if isinstance(error, psycopg.errors.DataCorrupted | psycopg.errors.IndexCorrupted):
             return StoreCorrupt(f"{self._shown} is damaged, {error}: restore it from a copy")
-        return otherwise(f"{self._shown}: {error}")
+        return otherwise(f"{self._shown}: {' '.join(str(error).split())}")
 
 
 def _driver(connection: DriverConnection) -> psycopg.Connection:

@@ -15,7 +15,8 @@ import msgspec
 
 from parallelix.coordinator.errors import BadRequest
 from parallelix.coordinator.store import queries
-from parallelix.coordinator.store.backend import Backend, Reading, backend_of
+from parallelix.coordinator.store.backend import Backend, Reading
+from parallelix.coordinator.store.backends import backend_of
 from parallelix.coordinator.store.errors import StoreFailed
 from parallelix.coordinator.store.rows import CommandRow, EnvelopeRow, PayloadRow, ResultRow
 from parallelix.coordinator.store.statements import Delete

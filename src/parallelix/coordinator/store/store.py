@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import Self
 
 from parallelix.coordinator.store import queries
-from parallelix.coordinator.store.backend import Backend, DriverConnection, Reading, backend_of
+from parallelix.coordinator.store.backend import Backend, DriverConnection, Reading
+from parallelix.coordinator.store.backends import backend_of
 from parallelix.coordinator.store.errors import LeaseLost, StoreBusy, StoreFailed, StoreUnreachable
 from parallelix.coordinator.store.loading import read_snapshot
 from parallelix.coordinator.store.migrate import is_current, upgrade
