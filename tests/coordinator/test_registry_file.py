@@ -87,7 +87,7 @@ async def test_an_edit_that_cannot_be_read_changes_nothing_and_is_told_once(scen
     scene.write(written(entry(1, hardware_tier=2)))
     changes = await changing
     assert ([each.hardware_tier for each in changes.registrations], changes.removed) == ([2], ())
-    assert len(scene.complaints) == 1
+    assert len(scene.complaints) == 1 and str(scene.path) in scene.complaints[0]
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,23 @@ def test_what_to_try_fits_80_columns_and_can_be_copied() -> None:
     assert json.loads(body)["messages"][0]["role"] == "user"
 
 
+@pytest.mark.parametrize("on_path", [True, False])
+def test_what_to_ask_stands_on_one_line_where_it_fits(monkeypatch: pytest.MonkeyPatch, on_path: bool) -> None:
+    found = "/usr/bin/parallelix" if on_path else None
+
+    def which(_: str) -> str | None:
+        return found
+
+    monkeypatch.setattr("shutil.which", which)
+    monkeypatch.setattr("sys.executable", f"/opt/{'x' * 40}/bin/python")
+
+    lines = what_to_try("http://127.0.0.1:65535", "prlx_x")
+
+    asked = next(number for number, line in enumerate(lines) if 'ask "' in line)
+    assert lines[asked].startswith("parallelix ask " if on_path else "  ask ")
+    assert on_path or lines[asked - 1] == f"/opt/{'x' * 40}/bin/parallelix \\"
+
+
 def test_a_port_that_is_taken_is_refused_with_the_way_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))

@@ -354,5 +354,5 @@ def _failed(console: Console, error: Exception) -> int:
     message = " ".join(str(describe()).split())
     if not message:
         return 0 if getattr(error, "exit_code", 0) == 0 else EXIT_USAGE
-    console.error("client.usage", f"{message[:1].lower()}{message[1:].rstrip('.')}; see {PROGRAM} --help")
+    console.error("client.usage", f"{message[:1].lower()}{message[1:].rstrip('.?')}; see {PROGRAM} --help")
     return EXIT_USAGE

@@ -62,7 +62,7 @@ async def running(
 ) -> AsyncGenerator[Coordinator]:
     """A coordinator that leads its store, from restore to the last commit. Serving HTTP is the caller's."""
     own = coordinator_secrets.load_or_create(settings.folder)
-    offers = catalogue.parse(settings.catalogue_path.read_text())
+    offers = catalogue.parse(settings.catalogue_path.read_text(), source=str(settings.catalogue_path))
     store = Store.open(settings.database_url)
     readers = Readers.open(settings.database_url)
     try:

@@ -72,7 +72,7 @@ def prepare(folder: Path, given: dict[str, Any]) -> Prepared:
         chosen.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not chosen.catalogue_path.exists() and not chosen.catalogue_file:
             chosen.catalogue_path.write_text(CATALOGUE)
-        offers = catalogue.parse(chosen.catalogue_path.read_text())
+        offers = catalogue.parse(chosen.catalogue_path.read_text(), source=str(chosen.catalogue_path))
         registry = chosen.registry_path
         return Prepared(
             settings=chosen,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
 
 from parallelix.protocol.work import Usage
 
@@ -10,9 +12,17 @@ COMMIT_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
 GROUP_ROWS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 5000)
 
 
+class _Registry(CollectorRegistry):
+    def collect(self) -> Iterable[Metric]:
+        """Without the series that say when each counter began: the library leaves them out for a whole process only."""
+        for metric in super().collect():
+            metric.samples = [each for each in metric.samples if not each.name.endswith("_created")]
+            yield metric
+
+
 class Metrics:
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
+        self.registry = _Registry()
         self.requests = Counter(
             "parallelix_requests", "Requests that ended, by final state", ["state"], registry=self.registry
         )

@@ -31,7 +31,7 @@ class RegistryFile:
     async def load(self) -> tuple[Registration, ...]:
         """Everyone in the file; nobody while there is none. Raises `RegistryUnreadable`."""
         self._seen = self._fingerprint()
-        self._known = parse(self._read())
+        self._known = parse(self._read(), source=str(self._path))
         return tuple(self._known.values())
 
     async def changes(self) -> AsyncIterator[RegistryChanges]:
@@ -41,7 +41,7 @@ class RegistryFile:
             if seen == self._seen:
                 continue
             try:
-                found = parse(self._read())
+                found = parse(self._read(), source=str(self._path))
             except RegistryUnreadable as error:
                 self._unreadable(str(error))
                 self._seen = seen
@@ -70,25 +70,25 @@ class RegistryFile:
             raise RegistryUnreadable(f"{self._path}: cannot be read ({error.strerror})") from error
 
 
-def parse(data: bytes) -> dict[int, Registration]:
-    """The registrations by node id. Raises `RegistryUnreadable` naming the entry at fault."""
+def parse(data: bytes, *, source: str = "registry") -> dict[int, Registration]:
+    """The registrations by node id. Raises `RegistryUnreadable` naming `source` and the entry at fault."""
     try:
         found = msgspec.json.decode(data, type=list[Registration])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RegistryUnreadable(f"registry: {error}") from error
+        raise RegistryUnreadable(f"{source}: {error}") from error
     registrations: dict[int, Registration] = {}
     keys: dict[str, int] = {}
     for each in found:
         node_id = int(each.node_id)
         if node_id in registrations:
-            raise RegistryUnreadable(f"registry: node {node_id} is listed twice")
+            raise RegistryUnreadable(f"{source}: node {node_id} is listed twice")
         if each.state == "active" and int(each.stake_wei) < MINIMUM_STAKE_WEI:
             raise RegistryUnreadable(
-                f"registry: node {node_id} stakes {each.stake_wei} wei, at least {MINIMUM_STAKE_WEI} are needed"
+                f"{source}: node {node_id} stakes {each.stake_wei} wei, at least {MINIMUM_STAKE_WEI} are needed"
             )
         if each.state != "retired" and keys.setdefault(each.node_key_hash, node_id) != node_id:
             raise RegistryUnreadable(
-                f"registry: nodes {keys[each.node_key_hash]} and {node_id} share one key; each node has its own"
+                f"{source}: nodes {keys[each.node_key_hash]} and {node_id} share one key; each node has its own"
             )
         registrations[node_id] = each
     return registrations

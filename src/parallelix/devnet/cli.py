@@ -38,6 +38,7 @@ SETTINGS = {"batch_seconds": 5.0, "heartbeat_seconds": 2.0, "offline_seconds": 1
 API_KEY_FILE = "api-key"
 LOOK_SECONDS = 0.5
 LABEL_COLUMNS = 11
+COLUMNS = 80
 EXIT_FAILED = 1
 
 app = typer.Typer(
@@ -178,15 +179,14 @@ def _tell(console: Console, network: Network, api_key: str) -> None:
 
 def what_to_try(url: str, api_key: str) -> list[str]:
     """Lines to copy into another terminal, none longer than 80 columns."""
-    ask = shutil.which("parallelix") or str(Path(sys.executable).with_name("parallelix"))
+    program = "parallelix" if shutil.which("parallelix") else str(Path(sys.executable).with_name("parallelix"))
     python = Path(sys.executable).name if shutil.which("python") == sys.executable else sys.executable
     return [
         "// in another terminal",
         f"export PARALLELIX_URL={url}",
         f"export PARALLELIX_API_KEY={api_key}",
         "",
-        f"{Path(ask).name if shutil.which('parallelix') else ask} \\",
-        f'  ask "How many days does the cooldown last?" --model {MODEL}',
+        *_fitted(program, f'ask "How many days does the cooldown last?" --model {MODEL}'),
         "",
         "curl -N $PARALLELIX_URL/v1/chat/completions \\",
         '  -H "Authorization: Bearer $PARALLELIX_API_KEY" \\',
@@ -203,6 +203,11 @@ def what_to_try(url: str, api_key: str) -> list[str]:
         '    messages=[{"role": "user", "content": "Tell me a story."}])',
         "print(answer.choices[0].message.content)'",
     ]
+
+
+def _fitted(program: str, arguments: str) -> list[str]:
+    line = f"{program} {arguments}"
+    return [line] if len(line) <= COLUMNS else [f"{program} \\", f"  {arguments}"]
 
 
 async def _watch(console: Console, network: Network) -> None:

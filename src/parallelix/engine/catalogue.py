@@ -74,22 +74,22 @@ class Price(msgspec.Struct, frozen=True, kw_only=True):
         return _round_up(prompt_tokens * self.prompt_wei + completion_tokens * self.completion_wei, 1000)
 
 
-def parse(text: str) -> Catalogue:
-    """Reads `catalogue.toml`. Raises `CatalogueError` naming the entry and what it may be."""
+def parse(text: str, *, source: str = "catalogue") -> Catalogue:
+    """Reads `catalogue.toml`. Raises `CatalogueError` naming `source`, the entry and what it may be."""
     try:
         raw = tomllib.loads(text)
         raw["models"] = raw.get("models", raw.pop("model", []))
         catalogue = msgspec.convert(raw, Catalogue)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
-        raise CatalogueError(f"catalogue: {error}") from error
+        raise CatalogueError(f"{source}: {error}") from error
     names = [model.name for model in catalogue.models]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
-        raise CatalogueError(f"catalogue: model {min(twice)!r} is listed twice; give each model one entry")
+        raise CatalogueError(f"{source}: model {min(twice)!r} is listed twice; give each model one entry")
     for model in catalogue.models:
         if model.max_tokens_default > model.max_tokens_max:
             raise CatalogueError(
-                f"catalogue: model {model.name!r}: max_tokens_default {model.max_tokens_default} is above "
+                f"{source}: model {model.name!r}: max_tokens_default {model.max_tokens_default} is above "
                 f"max_tokens_max {model.max_tokens_max}"
             )
     return catalogue

@@ -209,6 +209,14 @@ def run(arguments: Sequence[str]) -> int:
         # `logs | head` ends like this; Python would complain once more when it closes standard output.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").split(".")[0]
+        if missing in ("", "parallelix"):
+            return _failed(console, error)
+        console.error(
+            "node.failed", f"this command needs {missing}, which is not installed; run: pip install 'parallelix[node]'"
+        )
+        return EXIT_FAILED
     except Exception as error:
         return _failed(console, error)
     return code if isinstance(code, int) else 0
@@ -268,5 +276,5 @@ def _failed(console: Console, error: Exception) -> int:
     if message.startswith("Got unexpected extra argument"):
         # The words may be a seed phrase that somebody pasted.
         message = "unexpected extra arguments"
-    console.error("node.usage", f"{message[:1].lower()}{message[1:].rstrip('.')}; see {PROGRAM} --help")
+    console.error("node.usage", f"{message[:1].lower()}{message[1:].rstrip('.?')}; see {PROGRAM} --help")
     return EXIT_USAGE

@@ -241,7 +241,7 @@ class Link:
         except TimeoutError as error:
             raise Unavailable(f"{path}: no answer within {seconds} s") from error
         except (aiohttp.ClientError, OSError) as error:
-            reason = str(error)[:MESSAGE_CHARACTERS_MAX] or type(error).__name__
+            reason = str(error).replace(" ssl:default", "")[:MESSAGE_CHARACTERS_MAX] or type(error).__name__
             raise Unavailable(f"{path}: {reason}") from error
         if response.status != 200:
             raise self._refusal(path, response.status, response.headers, answer)

@@ -49,6 +49,7 @@ async def test_metrics_count_what_was_served_and_what_was_refused(network: Netwo
     grown = {name for name, value in after.items() if value > before.get(name, 0)}
     assert any("unknown_model" in name for name in grown)
     assert any("completed" in name for name in grown)
+    assert not any("_created" in name for name in after)
     # Nothing of a request, an account or a node is a label.
     text = "\n".join(after)
     assert not any(word in text for word in (*network.identities, "req_", "account0", "prlx_"))
@@ -81,7 +82,7 @@ async def test_the_page_of_the_document_needs_nothing_from_elsewhere(network: Ne
         page = await anyone.get("/schema")
     assert page.headers["content-type"].startswith("text/html")
     assert "default-src 'none'" in page.headers["content-security-policy"]
-    assert "POST /v1/chat/completions" in page.text
+    assert "POST /v1/chat/completions" in page.text and "<code>/api</code>" in page.text
     assert not any(word in page.text for word in ("<script", "http://", "https://"))
 
 

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import stat
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,18 @@ def configure(home: Home, *lines: str) -> None:
     home.root.mkdir(mode=0o700, exist_ok=True)
     home.config.write_text("\n".join(lines))
     home.config.chmod(0o600)
+
+
+def test_a_library_that_is_not_installed_is_named_with_the_way_to_it(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delattr("parallelix.node.probe", raising=False)
+    monkeypatch.delitem(sys.modules, "parallelix.node.probe", raising=False)
+    monkeypatch.setitem(sys.modules, "psutil", None)
+
+    assert cli.run(["probe"]) == 1
+    told = " ".join(capsys.readouterr().err.split())
+    assert "needs psutil, which is not installed; run: pip install 'parallelix[node]'" in told
 
 
 @pytest.mark.parametrize("name", answers.SCHEMAS)

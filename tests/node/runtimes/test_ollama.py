@@ -479,6 +479,13 @@ async def test_pulling_tells_each_step_until_success() -> None:
     assert steps[-1].status == "success"
 
 
+async def test_why_a_model_cannot_be_pulled_is_told_with_what_it_quotes() -> None:
+    why = 'Get "https://registry.ollama.ai/v2": no such host'
+    with pytest.raises(RuntimeFailed, match="no such host"):
+        async for _ in ollama(Wire(answering({"error": why}))).pull("nothing"):
+            pass
+
+
 @pytest.mark.parametrize(
     ("last", "words"), [({"error": "file does not exist"}, "does not exist"), ({"status": "verifying"}, "verifying")]
 )

@@ -81,7 +81,11 @@ def account(console: Console, *, url: str) -> None:
     found = asked(console, lambda client: client.account(), url=url)
     console.heading(f"account {found.account}")
     console.fact("available", amounts.shown(found.available_wei), label_columns=LABEL_COLUMNS)
-    console.fact("held", f"{amounts.shown(found.held_wei)} for {found.open_requests} open", label_columns=LABEL_COLUMNS)
+    # A charge leaves the hold when the batch of its record is confirmed.
+    unsettled = found.held_wei != "0" and not found.open_requests
+    reason = "until the batch of the last answers is confirmed" if unsettled else f"for {found.open_requests} open"
+    held = f"{amounts.shown(found.held_wei)} {reason}"
+    console.fact("held", held, label_columns=LABEL_COLUMNS)
     console.heading("this key")
     _print_key(console, found.key)
     console.value(found)

@@ -34,7 +34,7 @@ def run(console: Console, ask: Callable[[Client], Awaitable[T]], chosen: configs
         nonlocal waited
         if not waited:
             waited = True
-            console.note(f"{chosen.url} does not serve this yet; trying again, Ctrl-C to stop")
+            console.note(f"{chosen.url} does not answer yet; trying again, Ctrl-C to stop")
         await asyncio.sleep(seconds)
 
     async def opened() -> T:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -56,9 +57,13 @@ def ask(console: Console, wanted: Wanted, *, url: str, save: Path | None, idempo
     async def streamed(client: Client) -> None:
         body = await _body(client, wanted, prompt)
         asking = Asking(console)
-        async with aclosing(client.stream(body, idempotency_key=idempotency_key or None)) as events:
-            async for event in events:
-                asking.take(event)
+        try:
+            async with aclosing(client.stream(body, idempotency_key=idempotency_key or None)) as events:
+                async for event in events:
+                    asking.take(event)
+        except asyncio.CancelledError:
+            asking.give_up()
+            raise
         if asking.is_complete and save is not None:
             kept = await client.keep(body, asking.request_id)
             _write_new(save, msgspec.json.format(msgspec.json.encode(kept), indent=1) + b"\n")
@@ -105,6 +110,15 @@ class Asking:
                     self._shown = ""
             case Ended():
                 self._end = event
+
+    def give_up(self) -> None:
+        """After Ctrl-C, which into a pipe says nothing."""
+        if not self._console.interactive or not self.request_id:
+            return
+        self._console.clear_live()
+        if self._shown and not self._shown.endswith("\n"):
+            self._console.stream("\n")
+        self._console.note(f"given up; what was done is charged: parallelix request get {self.request_id}")
 
     def close(self, saved: Path | None) -> None:
         """The last line. Raises `RequestEnded` when there is no answer."""

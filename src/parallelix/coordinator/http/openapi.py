@@ -144,6 +144,7 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
     }
 
 
+_BACKTICKS = re.compile(r"`([^`]+)`")
 _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>ParalleliX API</title><style>
 body{{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1b1f24;background:#fff}}
@@ -170,7 +171,11 @@ def page(description: dict[str, Any]) -> bytes:
         sections += [_entry(method, path, operation) for of, method, path, operation in operations if of == tag]
     schemas = html.escape(msgspec.json.format(msgspec.json.encode(description["components"]["schemas"])).decode())
     sections.append(f"<h2>schemas</h2><details><summary>all</summary><pre>{schemas}</pre></details>")
-    return _PAGE.format(version=_VERSION, description=html.escape(_DESCRIPTION), sections="\n".join(sections)).encode()
+    return _PAGE.format(
+        version=_VERSION,
+        description=_BACKTICKS.sub(r"<code>\1</code>", html.escape(_DESCRIPTION)),
+        sections="\n".join(sections),
+    ).encode()
 
 
 def _entry(method: str, path: str, operation: dict[str, Any]) -> str:

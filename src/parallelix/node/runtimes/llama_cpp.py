@@ -68,7 +68,7 @@ _ERRORS_BYTES_MAX = 16 * 1024
 _TOLD_CHARACTERS_MAX = 300
 _ERROR_PREFIX = re.compile(r"^[\d.]+ E ")
 _WAY_OUT = "the next request starts it again"
-_MISSING = "llama.cpp is not installed here: install parallelix[embedded]"
+_MISSING = "llama.cpp is not installed here: run: pip install 'parallelix[embedded]'"
 
 AnswerT = TypeVar("AnswerT")
 Count = Annotated[int, Meta(ge=0)]

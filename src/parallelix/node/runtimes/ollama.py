@@ -315,7 +315,9 @@ class Ollama:
             async for line in lines:
                 read = _decoded(_PullLine, line)
                 if read.error is not None:
-                    raise RuntimeFailed(f"Ollama could not pull {name}: {wire.told(read.error)}")
+                    # Nothing of a request is in it, so it may be told whole.
+                    reason = " ".join(read.error.split())[: wire.TOLD_CHARACTERS_MAX]
+                    raise RuntimeFailed(f"Ollama could not pull {name}: {reason}")
                 step = PullProgress(status=read.status, digest=read.digest, total=read.total, completed=read.completed)
                 yield step
         if step.status != "success":
