@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import vector_files as vectors
-from parallelix.protocol import canonical, messages, poe, receipts, records, work
+from parallelix.protocol import canonical, envelope, messages, poe, receipts, records, work
 from parallelix.protocol.errors import Malformed
 
 VECTORS = vectors.load("canonical")
@@ -101,6 +101,24 @@ def test_no_other_spelling_of_the_same_value_is_accepted(case: tuple[msgspec.Str
 
     with pytest.raises(Malformed, match="not in canonical form"):
         canonical.decode(other, type(value))
+
+
+def fields_of(kind: type[msgspec.Struct]) -> tuple[msgspec.inspect.Field, ...]:
+    info = msgspec.inspect.type_info(kind)
+    assert isinstance(info, msgspec.inspect.StructType)
+    return info.fields
+
+
+def test_what_is_made_without_saying_its_version_has_the_one_that_is_read() -> None:
+    kinds: list[type[msgspec.Struct]] = [*HASHED, messages.Manifest, envelope.EnvelopeHeader]
+    fixed = {
+        f"{kind.__name__}.{field.name}": (field.default, *field.type.values)
+        for kind in kinds
+        for field in fields_of(kind)
+        if isinstance(field.type, msgspec.inspect.LiteralType) and len(field.type.values) == 1
+    }
+    assert all(default == value for default, value in fixed.values()), fixed
+    assert {"Payload.version", "Receipt.version", "ExecutionRecord.kind", "EnvelopeHeader.alg"} <= set(fixed)
 
 
 @pytest.mark.parametrize("kind", HASHED, ids=lambda kind: kind.__name__)

@@ -104,6 +104,17 @@ def test_a_unit_id_has_one_form(text: str) -> None:
     assert ids.is_unit_id(UNIT)
 
 
+def test_a_fresh_id_is_the_time_and_random_bytes_and_is_written_in_its_one_form() -> None:
+    now = 0x0102_0304_0506
+    unit, attempt = (ids.fresh_bytes(count, now, lambda left: b"\xaa" * left) for count in (32, 16))
+
+    assert unit == b"\1\2\3\4\5\6" + b"\xaa" * 26 and attempt == unit[:16]
+    assert ids.request_id(unit) == "req_" + unit.hex() and ids.unit_bytes(ids.request_id(unit)) == unit
+    assert ids.attempt_id(attempt) == "att_" + attempt.hex() and ids.is_attempt_id(ids.attempt_id(attempt))
+    with pytest.raises(AssertionError):
+        ids.attempt_id(unit)
+
+
 def test_a_node_id_is_a_uint256_of_fixed_width() -> None:
     assert ids.node_bytes(0) == bytes(32)
     assert ids.node_bytes(ids.NODE_ID_MAX) == b"\xff" * 32

@@ -120,6 +120,7 @@ def test_the_payload_of_the_vectors_opens_by_hand_and_by_us_to_the_same() -> Non
 
     assert by_hand.decode() == PAYLOAD["plaintext"]
     assert envelope.open_payload(SEALED, unit_id=UNIT, content_key=CONTENT_KEY) == by_hand
+    assert envelope.seal_payload(by_hand, unit_id=UNIT, content_key=CONTENT_KEY, nonce=SEALED[:12]) == SEALED
     assert PAYLOAD["payload_sha256"] == "0x" + hashlib.sha256(SEALED).hexdigest() == envelope.payload_digest(SEALED)
 
 
@@ -155,6 +156,7 @@ def test_what_is_at_rest_opens_again() -> None:
     assert envelope.open_at_rest(storage_key, sealed, purpose=AT_REST["purpose"]).decode() == AT_REST["plaintext"]
     by_hand = AESGCM(storage_key).decrypt(sealed[:12], sealed[12:], AT_REST["purpose"].encode())
     assert by_hand.decode() == AT_REST["plaintext"]
+    assert envelope.seal_at_rest(storage_key, by_hand, purpose=AT_REST["purpose"], nonce=sealed[:12]) == sealed
 
 
 # --- Envelopes
@@ -181,6 +183,20 @@ def test_a_zip_bomb_is_refused_before_it_is_unpacked() -> None:
 
     assert len(bomb) < 30_000
     assert refused(vectors.maker().compact_jwe(header.encode(), bomb, "bomb"))
+
+
+def test_an_envelope_of_the_wrong_size_is_refused_before_any_key_is_touched() -> None:
+    header, key, nonce, text, tag = ENVELOPE.split(".")
+    sizes = {
+        "A" * 4096: "not a compact JWE",
+        "A" * 4097: "4097 characters, at most 4096",
+        ".".join([header, key, to_base64url(raw(nonce) + b"x"), text, tag]): "a nonce of 13 or a tag of 16 bytes",
+        ".".join([header, key, nonce, text, to_base64url(raw(tag)[:15])]): "a nonce of 12 or a tag of 15 bytes",
+    }
+    for given_text, why in sizes.items():
+        with pytest.raises(BadEnvelope) as caught:
+            envelope.open_envelope(given_text, private_key=node_key())
+        assert why in str(caught.value.__cause__)
 
 
 def test_an_envelope_for_another_key_is_refused() -> None:
@@ -345,6 +361,9 @@ def test_a_channel_carries_messages_in_order(sent: list[bytes], connection: int)
     sender, receiver = sealer(connection=connection), opener(connection=connection)
 
     assert [receiver.open(sender.seal(each)) for each in sent] == sent
+    first = envelope.Sealer(SECRET, label="delta", attempt_id=ATTEMPT).seal(sent[0])
+    assert opener(connection=0).open(first) == sent[0]
+    assert envelope.Opener(SECRET, label="delta", attempt_id=ATTEMPT).open(first) == sent[0]
 
 
 @vectors.examples(150)
@@ -495,13 +514,14 @@ def hostile_keys() -> dict[str, str]:
         "a key of another kind": curve.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode(),
         "an OpenSSH key": other_key().public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode(),
         "a JSON Web Key": json.dumps({"kty": "RSA", "n": "AQAB", "e": "AQAB"}),
-        "too long": public_pem(other_key()) + "\n" * 5000,
+        "too long": public_pem(other_key()).ljust(4097, "\n"),
     }
 
 
 @pytest.mark.parametrize("name", hostile_keys())
 def test_a_key_that_is_weak_slow_broken_or_private_is_malformed(name: str) -> None:
-    with pytest.raises(Malformed, match=r"^RSA key: "):
+    why = r"^RSA key: this is a private key; send the public one" if name == "a private key" else r"^RSA key: "
+    with pytest.raises(Malformed, match=why):
         envelope.load_rsa_public_key(hostile_keys()[name])
 
 
@@ -512,6 +532,10 @@ def test_a_public_key_in_either_pem_form_is_read(kind: PublicFormat) -> None:
     assert isinstance(key.raw_value, RSAPublicKey)
     assert key.raw_value.public_numbers() == other_key().public_key().public_numbers()
     assert not key.is_private
+
+
+def test_a_key_may_be_as_long_as_its_bound() -> None:
+    assert envelope.load_rsa_public_key(public_pem(other_key()).ljust(4096, "\n"))
 
 
 def test_secrets_are_shown_by_nobody() -> None:

@@ -198,6 +198,15 @@ def test_a_proof_that_no_tree_has_is_malformed_at_once(index: int, count: int, s
         merkle.root_from_proof(LEAVES[0], index=index, count=count, siblings=siblings)
 
 
+def test_a_proof_may_be_as_long_as_the_largest_tree_is_high() -> None:
+    siblings = [bytes([at]) * 32 for at in range(64)]
+    node = hashlib.sha256(b"\0" + LEAVES[0]).digest()
+    for sibling in siblings:
+        node = hashlib.sha256(b"\1" + node + sibling).digest()
+
+    assert merkle.root_from_proof(LEAVES[0], index=0, count=2**64 - 1, siblings=siblings) == node
+
+
 @pytest.mark.parametrize("length", [0, 31, 33, 64])
 def test_a_record_hash_of_another_length_is_malformed(length: int) -> None:
     with pytest.raises(Malformed, match="32 bytes"):

@@ -296,6 +296,7 @@ def test_hostile_entries_are_malformed_and_nothing_else(data: bytes) -> None:
 
 def test_entries_far_too_many_are_refused_before_they_are_read() -> None:
     """These could not be read at all: what is said shows that nobody tried."""
+    assert work.entries_max(0) == 64 and work.entries_max(100) == 264
     unreadable = b"[" * work.BRACKETS_PER_ENTRY_MAX * 4
     for count_max, said in [(3, "entries: Expected"), (2, "entries: 512 lists, far more than those of 2 entries")]:
         with pytest.raises(Malformed) as refused:

@@ -88,6 +88,23 @@ def recovers(text: str, signature: bytes) -> bool:
         return False
 
 
+def test_a_call_without_an_attempt_names_none() -> None:
+    assert signing.timed_text("inbox", 31337, 7, "s", 5) == "parallelix-node:inbox:31337:7:s:5"
+    assert signing.timed_text("ack", 31337, 7, "s", 5, "att") == "parallelix-node:ack:31337:7:s:5:att"
+
+
+@pytest.mark.parametrize(("s", "low"), [(signing.HALF_ORDER, True), (signing.HALF_ORDER + 1, False)])
+def test_the_middle_of_the_order_is_its_lower_half(s: int, low: bool) -> None:
+    text = CASES["inbox"]["text"]
+    signature = KEY.sign(text)[:32] + s.to_bytes(32, "big") + b"\x1b"
+
+    if low:
+        assert signing.recover_public_key(text, signature) != KEY.public_key
+        return
+    with pytest.raises(BadSignature, match="upper half"):
+        signing.recover_public_key(text, signature)
+
+
 @pytest.mark.parametrize("length", [0, 1, 63, 64, 66, 128, 130, 1_000_000])
 def test_a_signature_of_another_length_is_refused(length: int) -> None:
     text = CASES["inbox"]["text"]
