@@ -509,7 +509,7 @@ def hostile_keys() -> dict[str, str]:
         "exponent 1": pem_of(numbers.n, 1),
         "exponent 3": pem_of(numbers.n, 3),
         "an exponent as long as the modulus": pem_of(numbers.n, numbers.n - 2),
-        "an even modulus": pem_of(numbers.n - 1, 65537),
+        "an even modulus": pem_of(numbers.n + 1, 65537),
         "a private key": other_key().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode(),
         "a key of another kind": curve.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode(),
         "an OpenSSH key": other_key().public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode(),
@@ -536,6 +536,7 @@ def test_a_public_key_in_either_pem_form_is_read(kind: PublicFormat) -> None:
 
 def test_a_key_may_be_as_long_as_its_bound() -> None:
     assert envelope.load_rsa_public_key(public_pem(other_key()).ljust(4096, "\n"))
+    assert envelope.load_rsa_public_key(pem_of((1 << 6143) + 1, 65537))
 
 
 def test_secrets_are_shown_by_nobody() -> None:
