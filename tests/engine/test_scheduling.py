@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from world import BIG_DIGEST, DIGEST, SECOND, World
 
-from parallelix.engine import events
+from parallelix.engine import effects, events
 from parallelix.engine.catalogue import Priority
 from parallelix.engine.pool import Need
 from parallelix.engine.queue import queue_key
@@ -43,6 +43,23 @@ def node_for(world: World, **asked: Any) -> int | None:
 
 
 # --- The first signal: capability
+
+
+def test_what_no_node_that_has_the_model_can_do_is_refused_at_once(world: World) -> None:
+    """Waiting would not help; where no node has the model at all, one that can may still come."""
+    before = world.try_ask(features=("chat", "tools"))
+    assert isinstance(before, effects.Admitted)
+    world.attach(1, tier=1, features=("chat",))
+    world.attach(2, tier=3, features=("chat", "embeddings"))
+
+    answer = world.try_ask(features=("chat", "tools"))
+
+    assert isinstance(answer, effects.Refused)
+    assert answer.code == "unsupported_parameter"
+    assert "can do tools; leave" in answer.message
+    assert isinstance(world.try_ask(features=("embeddings",), hardware_tier=4), effects.Admitted)
+    world.attach(3, features=("chat", "tools"), slots=1)
+    assert [type(world.try_ask(features=("chat", "tools"))) for _ in range(2)] == [effects.Admitted] * 2
 
 
 @pytest.mark.parametrize(
@@ -212,20 +229,22 @@ def test_under_a_steady_flood_of_urgent_work_a_standard_request_is_served_within
 
 
 @pytest.mark.parametrize(
-    ("offer", "asked"),
+    ("offer", "able", "asked"),
     [
-        ({"features": ("chat",)}, {"features": ("tools",)}),
-        ({"context_tokens": 500}, {"prompt_bytes": 4_000, "max_tokens": 100}),
-        ({"tier": 1}, {"hardware_tier": 2}),
+        ({"features": ("chat",)}, {"features": ("tools",)}, {"features": ("tools",)}),
+        ({"context_tokens": 500}, {"context_tokens": 4096}, {"prompt_bytes": 4_000, "max_tokens": 100}),
+        ({"tier": 1}, {"tier": 2}, {"hardware_tier": 2}),
     ],
     ids=["a feature", "a longer context", "a higher tier"],
 )
 def test_work_that_a_node_cannot_serve_never_starves_what_it_can(
-    world: World, offer: dict[str, Any], asked: dict[str, Any]
+    world: World, offer: dict[str, Any], able: dict[str, Any], asked: dict[str, Any]
 ) -> None:
-    """However much of it waits in front."""
+    """However much of it waits in front, for a node that is able and busy."""
     world.attach(1, **offer)
     running = world.ask()
+    world.attach(2, slots=1, **able)
+    assert node_for(world, **asked) == 2
     for _ in range(IN_FRONT):
         assert node_for(world, priority="urgent", **asked) is None
     behind = world.ask()

@@ -656,6 +656,7 @@ _ERRORS: dict[str, type[errors.ApiError]] = {
     for kind in (
         errors.BadRequest,
         errors.UnknownWorkloadClass,
+        errors.UnsupportedParameter,
         errors.ContextExceeded,
         errors.Unauthorised,
         errors.PaymentRequired,

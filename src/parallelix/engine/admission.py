@@ -118,6 +118,13 @@ class Admission(State):
             tokens=completion_tokens,
             deadline_ms=min(deadline_ms, self.settings.deadline_ms_max),
         )
+        lacking = self.pool.features_lacking(need)
+        if lacking:
+            return Refused(
+                code="unsupported_parameter",
+                message=f"model {model.name!r}: no node that has it now can do {', '.join(sorted(lacking))}; leave it "
+                "out, or take another model",
+            )
         return Plan(need=need, price=price, hold_wei=hold_wei, prompt_tokens_max=prompt_tokens)
 
     def _credit_refusal(self, key: ApiKey, hold_wei: int) -> Refused | None:
@@ -132,7 +139,7 @@ class Admission(State):
             return Refused(
                 code="insufficient_credits",
                 message=f"the request may cost {hold_wei} wei, but account {key.account} has {credit} wei available; "
-                "deposit, or ask for fewer max_tokens",
+                "add credits, or ask for fewer max_tokens",
             )
         return None
 

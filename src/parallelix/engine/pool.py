@@ -261,6 +261,12 @@ class Pool:
         """How many eligible nodes could do it, were they free."""
         return len(self._capable(need) - excluded)
 
+    def features_lacking(self, need: Need) -> frozenset[str]:
+        """What is asked for and no node that has the model can do, be it busy or of another tier; empty when one can do
+        it all, and while none has the model."""
+        lacks = [need.features - group.features for group in self._groups_for(need) if group.capable]
+        return min(lacks, key=lambda lack: (len(lack), sorted(lack)), default=frozenset[str]())
+
     def has_free_slot(self, need: Need, excluded: frozenset[int]) -> bool:
         """Whether some capable node is free, fast enough or not."""
         for group in self._groups_for(need):
