@@ -1,11 +1,9 @@
-"""The coordinator's log: one JSON object a line, to standard error or a file. Never a prompt, an answer or a key."""
+"""The coordinator's log: one JSON object a line, to a stream. Never a prompt, an answer or a key."""
 
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TextIO
 
 import structlog
@@ -33,7 +31,3 @@ def make_log(stream: TextIO) -> LogEvent:
         (logger.warning if name in _WARNINGS else logger.info)(name, **fields)
 
     return log
-
-
-def open_stream(path: Path | None) -> TextIO:
-    return sys.stderr if path is None else path.open("a", buffering=1)

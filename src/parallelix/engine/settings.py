@@ -14,7 +14,7 @@ DAY_MS = 24 * HOUR_MS
 class EngineSettings:
     chain_id: int
 
-    # Deadlines (DESIGN of the protocol: a deadline bounds one attempt from decrypt, the queue bound only waiting).
+    # A deadline bounds one attempt, from decrypt; waiting for a node has a bound of its own.
     deadline_ms_default: int = 120 * SECOND_MS
     deadline_ms_max: int = HOUR_MS
     lifetime_ms: int = 12 * HOUR_MS

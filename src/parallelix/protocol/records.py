@@ -14,7 +14,7 @@ import msgspec
 
 from parallelix.protocol import canonical
 from parallelix.protocol.canonical import Count
-from parallelix.protocol.encoding import from_hex, to_hex
+from parallelix.protocol.encoding import to_hex
 from parallelix.protocol.errors import Malformed
 from parallelix.protocol.work import Usage
 
@@ -96,6 +96,3 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     last: Count
     count: Count
     merkle_root: str
-
-    def root_bytes(self) -> bytes:
-        return from_hex(self.merkle_root, name="merkle_root", length_bytes=32)

@@ -11,7 +11,6 @@ from parallelix.coordinator.store.readers import (
     COMMAND_KEPT_MS,
     PAYLOAD_KEPT_MS,
     Readers,
-    Totals,
 )
 from parallelix.coordinator.store.rows import CommandRow, EnvelopeRow, PayloadRow, ResultRow
 from parallelix.coordinator.store.statements import Delete
@@ -117,18 +116,6 @@ async def test_transfers_are_walked_across_pages(store: Store, readers: Readers)
     walked = [transfer.transfer_id async for transfer in readers.transfers()]
     assert len(walked) == len(written)
     assert set(walked) == written
-
-
-async def test_totals_count_what_the_network_did(store: Store, readers: Readers) -> None:
-    assert await readers.totals() == Totals(
-        requests=0, records=0, batches=0, nodes=0, prompt_tokens=0, completion_tokens=0
-    )
-    requests = [scenes.request(number, prompt_tokens=10, completion_tokens=number) for number in range(3)]
-    rest = [scenes.record(0, of=0), scenes.record(1, of=1), scenes.batch(0, first=0, last=1), scenes.node("7")]
-    store.commit([*requests, *rest])
-    assert await readers.totals() == Totals(
-        requests=3, records=2, batches=1, nodes=1, prompt_tokens=30, completion_tokens=3
-    )
 
 
 async def test_what_is_past_its_time_is_deleted_in_slices(store: Store, readers: Readers) -> None:

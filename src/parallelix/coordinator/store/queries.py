@@ -61,17 +61,6 @@ WHERE attempts.request_id IN (
 # An answer has been read by then, and need not be kept.
 EXPIRED_COMMANDS = "SELECT command_id FROM commands WHERE applied_at BETWEEN 1 AND :before LIMIT :limit"
 
-# Walks all requests.
-TOTALS = """
-SELECT
-    (SELECT count(*) FROM requests) AS requests,
-    (SELECT coalesce(max(sequence) + 1, 0) FROM records) AS records,
-    (SELECT count(*) FROM batches) AS batches,
-    (SELECT count(*) FROM nodes) AS nodes,
-    (SELECT coalesce(sum(prompt_tokens), 0) FROM requests) AS prompt_tokens,
-    (SELECT coalesce(sum(completion_tokens), 0) FROM requests) AS completion_tokens
-"""
-
 # What a restart needs. A charge posts when a confirmed batch covers the record, and batches are confirmed in order.
 _CONFIRMED_THROUGH = "(SELECT coalesce(max(last), -1) FROM batches WHERE confirmed_at > 0)"
 _LIVE = f"""

@@ -46,15 +46,6 @@ class RequestPage(msgspec.Struct, frozen=True, kw_only=True):
     next_cursor: str
 
 
-class Totals(msgspec.Struct, frozen=True, kw_only=True):
-    requests: int
-    records: int
-    batches: int
-    nodes: int
-    prompt_tokens: int
-    completion_tokens: int
-
-
 class Readers:
     """Made by `open`, from any thread with an event loop. Every method may raise `StoreFailed`."""
 
@@ -128,11 +119,6 @@ class Readers:
     async def pending_commands(self) -> list[CommandRow]:
         """Oldest first, at most 100; the next call gives the rest once these are applied."""
         return await self._rows(CommandRow, queries.PENDING_COMMANDS, limit=COMMANDS_MAX)
-
-    async def totals(self) -> Totals:
-        """Walks all requests, so a caller keeps the answer for a while."""
-        (values,) = await self._run(lambda reading: reading.values(queries.TOTALS))
-        return Totals(**dict(zip(Totals.__struct_fields__, map(int, values), strict=True)))
 
     async def expired(self, *, now: int, limit: int) -> list[Delete]:
         """What is past its time, at most `limit` of each kind, to be appended to the journal; empty when none is."""
