@@ -80,19 +80,14 @@ validator: public(address)
 # @dev The hash of the newest anchored record; empty before the first.
 head: public(bytes32)
 
-# @dev The Merkle root of each batch by its number; empty where there is none.
-rootOf: public(HashMap[uint256, bytes32])
+roots: HashMap[uint256, bytes32]
 
 # @dev How many epochs have a commitment, and how many a revealed secret: always those from 0 on.
 committedEpochs: public(uint64)
 revealedEpochs: public(uint64)
 
-# @dev SHA-256 of the secret of each epoch; empty until it is committed.
-commitmentOf: public(HashMap[uint64, bytes32])
-
-# @dev The secret of each epoch; empty until it is revealed.
-secretOf: public(HashMap[uint64, bytes32])
-
+commitments: HashMap[uint64, bytes32]
+secrets: HashMap[uint64, bytes32]
 packed_progress: uint256
 
 
@@ -108,7 +103,7 @@ def __init__(validator: address):
     ownable_2step.__init__()
 
     self._change_validator(validator)
-    self.rootOf[0] = sha256(b"")
+    self.roots[0] = sha256(b"")
     self._store_progress(Progress(nextSequence=0, batchCount=1, newestEpoch=0))
 
 
@@ -144,6 +139,36 @@ def newestEpoch() -> uint256:
 
 @external
 @view
+def rootOf(number: uint256) -> bytes32:
+    """
+    @notice The Merkle root of a batch; empty where there is none.
+    @param number The number of the batch.
+    """
+    return self.roots[number]
+
+
+@external
+@view
+def commitmentOf(epoch: uint64) -> bytes32:
+    """
+    @notice SHA-256 of the sampling secret of an epoch; empty until it is committed.
+    @param epoch Epochs count from 0.
+    """
+    return self.commitments[epoch]
+
+
+@external
+@view
+def secretOf(epoch: uint64) -> bytes32:
+    """
+    @notice The sampling secret of an epoch; empty until it is revealed.
+    @param epoch Epochs count from 0.
+    """
+    return self.secrets[epoch]
+
+
+@external
+@view
 def holds(number: uint256, merkleRoot: bytes32) -> bool:
     """
     @notice Whether batch `number` is anchored, with this root.
@@ -151,7 +176,7 @@ def holds(number: uint256, merkleRoot: bytes32) -> bool:
     @param merkleRoot The root it is said to have.
     @return bool False also where there is no such batch, whatever the root.
     """
-    return merkleRoot != empty(bytes32) and self.rootOf[number] == merkleRoot
+    return merkleRoot != empty(bytes32) and self.roots[number] == merkleRoot
 
 
 @external
@@ -170,7 +195,7 @@ def verify(
     @param proof The siblings from the leaf to the root, lowest first.
     @return bool False where the proof has the right length and leads to another root.
     """
-    batch_root: bytes32 = self.rootOf[number]
+    batch_root: bytes32 = self.roots[number]
     assert batch_root != empty(bytes32), "anchor: no such batch"
     return self._root_from_proof(recordHash, convert(index, uint256), convert(count, uint256), proof) == batch_root
 
@@ -241,7 +266,7 @@ def revealSampling(epoch: uint64, secret: bytes32):
     assert epoch >= self.revealedEpochs, "anchor: already revealed"
     assert epoch == self.revealedEpochs, "anchor: epoch is not the next"
     assert epoch + 1 < self.committedEpochs, "anchor: epoch has no successor yet"
-    assert sha256(secret) == self.commitmentOf[epoch], "anchor: secret does not match"
+    assert sha256(secret) == self.commitments[epoch], "anchor: secret does not match"
     self._reveal_sampling(epoch, secret)
 
 
@@ -287,7 +312,7 @@ def _anchor_batch(
     epoch: uint64,
 ):
     self.head = head_hash
-    self.rootOf[number] = merkle_root
+    self.roots[number] = merkle_root
     self._store_progress(
         Progress(
             nextSequence=convert(last, uint256) + 1,
@@ -309,14 +334,14 @@ def _anchor_batch(
 
 @internal
 def _commit_sampling(epoch: uint64, commitment: bytes32):
-    self.commitmentOf[epoch] = commitment
+    self.commitments[epoch] = commitment
     self.committedEpochs = epoch + 1
     log SamplingCommitted(epoch=epoch, commitment=commitment)
 
 
 @internal
 def _reveal_sampling(epoch: uint64, secret: bytes32):
-    self.secretOf[epoch] = secret
+    self.secrets[epoch] = secret
     self.revealedEpochs = epoch + 1
     log SamplingRevealed(epoch=epoch, secret=secret)
 

@@ -71,8 +71,8 @@ TAX_DIVISOR: constant(uint256) = 10_000 // TAX_BPS
 
 TAX_RECIPIENT: immutable(address)
 
-# @dev Whether transfers from and to an account pay no tax. Only ever changes from False to True.
-isExempt: public(HashMap[address, bool])
+# @dev Entries only ever change from False to True.
+exempt: HashMap[address, bool]
 
 
 @deploy
@@ -138,6 +138,16 @@ def taxRecipient() -> address:
 
 @external
 @view
+def isExempt(account: address) -> bool:
+    """
+    @notice Whether transfers from and to an account pay no tax; once True, for good.
+    @param account Anybody.
+    """
+    return self.exempt[account]
+
+
+@external
+@view
 def taxOn(sender: address, receiver: address, amount: uint256) -> uint256:
     """
     @notice What a transfer would pay as tax.
@@ -160,7 +170,7 @@ def addExemption(account: address):
     """
     ownable._check_owner()
     assert account != empty(address), "prlx: zero address"
-    assert not self.isExempt[account], "prlx: already exempt"
+    assert not self.exempt[account], "prlx: already exempt"
     self._add_exemption(account)
 
 
@@ -169,7 +179,7 @@ def addExemption(account: address):
 
 @internal
 def _add_exemption(account: address):
-    self.isExempt[account] = True
+    self.exempt[account] = True
     log ExemptionAdded(account=account)
 
 
@@ -187,6 +197,6 @@ def _tax_on(sender: address, receiver: address, amount: uint256) -> uint256:
     """
     @dev Rounds down, in the payer's favour. Stops at an exempt sender: what pays principal out reads one slot less.
     """
-    if self.isExempt[sender] or self.isExempt[receiver]:
+    if self.exempt[sender] or self.exempt[receiver]:
         return 0
     return amount // TAX_DIVISOR
