@@ -192,47 +192,45 @@ limits: HashMap[address, uint256]
 
 @deploy
 def __init__(
-    token_: address,
-    rewards_: address,
-    treasury_: address,
-    infrastructure_: address,
-    settler_: address,
-    guardian_: address,
-    withdrawalDelaySeconds_: uint256,
-    defaultDailyLimit_: uint256,
+    prlx: address,
+    rewardsAccount: address,
+    treasuryAccount: address,
+    infrastructureAccount: address,
+    firstSettler: address,
+    firstGuardian: address,
+    delaySeconds: uint256,
+    dailyLimitUnlessSet: uint256,
 ):
     """
     @notice Creates an empty vault; the deployer owns it.
-    @param token_ PRLX.
-    @param rewards_ Receives the operators' share; fixed for good, like the next two.
-    @param treasury_ Receives 10 % and any surplus.
-    @param infrastructure_ Receives 5 %.
-    @param settler_ Signs clearances and settles batches.
-    @param guardian_ May pause deposits and settlement.
-    @param withdrawalDelaySeconds_ Seconds between a withdrawal request and its payment, 1 to 86,400.
-    @param defaultDailyLimit_ Wei a day that batches may settle of an account that set no limit.
+    @param prlx The PRLX token.
+    @param rewardsAccount Receives the operators' share; fixed for good, like the next two.
+    @param treasuryAccount Receives 10 % and any surplus.
+    @param infrastructureAccount Receives 5 %.
+    @param firstSettler Signs clearances and settles batches.
+    @param firstGuardian May pause deposits and settlement.
+    @param delaySeconds Seconds between a withdrawal request and its payment, 1 to 86,400.
+    @param dailyLimitUnlessSet Wei a day that batches may settle of an account that set no limit.
     """
-    for account: address in [token_, rewards_, treasury_, infrastructure_, settler_, guardian_]:
+    for account: address in [prlx, rewardsAccount, treasuryAccount, infrastructureAccount, firstSettler, firstGuardian]:
         assert account != empty(address), "vault: zero address"
-    assert self not in [rewards_, treasury_, infrastructure_], "vault: would pay itself"
-    assert (
-        withdrawalDelaySeconds_ >= 1 and withdrawalDelaySeconds_ <= WITHDRAWAL_DELAY_SECONDS_MAX
-    ), "vault: withdrawal delay out of range"
-    assert defaultDailyLimit_ <= DAILY_LIMIT_MAX, "vault: daily limit out of range"
+    assert self not in [rewardsAccount, treasuryAccount, infrastructureAccount], "vault: would pay itself"
+    assert 1 <= delaySeconds and delaySeconds <= WITHDRAWAL_DELAY_SECONDS_MAX, "vault: withdrawal delay out of range"
+    assert dailyLimitUnlessSet <= DAILY_LIMIT_MAX, "vault: daily limit out of range"
     ownable.__init__()
     ownable_2step.__init__()
     eip712_domain_separator.__init__("ParalleliX CreditVault", "1")
-    token = token_
-    rewards = rewards_
-    treasury = treasury_
-    infrastructure = infrastructure_
-    withdrawalDelaySeconds = withdrawalDelaySeconds_
-    defaultDailyLimit = defaultDailyLimit_
-    self._set_settler(settler_)
-    self._set_guardian(guardian_)
+    token = prlx
+    rewards = rewardsAccount
+    treasury = treasuryAccount
+    infrastructure = infrastructureAccount
+    withdrawalDelaySeconds = delaySeconds
+    defaultDailyLimit = dailyLimitUnlessSet
+    self._set_settler(firstSettler)
+    self._set_guardian(firstGuardian)
 
 
-# ------------------------------------------------------------------ anyone
+# Anyone
 
 
 @external
@@ -347,7 +345,7 @@ def recoverSurplus() -> uint256:
     return surplus
 
 
-# ------------------------------------------------------------------- views
+# Views
 
 
 @external
@@ -425,7 +423,7 @@ def DOMAIN_SEPARATOR() -> bytes32:
     return eip712_domain_separator._domain_separator_v4()
 
 
-# ----------------------------------------------------------------- settler
+# Settler
 
 
 @external
@@ -441,7 +439,7 @@ def settle(entries: DynArray[Spend, ENTRIES_MAX]):
     self._settle(entries)
 
 
-# ---------------------------------------------------------------- guardian
+# Guardian
 
 
 @external
@@ -455,7 +453,7 @@ def pause():
     log Paused(account=msg.sender)
 
 
-# ------------------------------------------------------------------- owner
+# Owner
 
 
 @external
@@ -491,7 +489,7 @@ def setGuardian(current: address):
     self._set_guardian(current)
 
 
-# --------------------------------------------------------- internal: money
+# Internal: money
 
 
 @internal
@@ -500,7 +498,7 @@ def _deposit(account: address, amount: uint256):
     assert not self.paused, "vault: deposits are paused"
     assert staticcall IPRLX(token).isExempt(self), "vault: not exempt from the transfer tax"
     before: uint256 = staticcall IERC20(token).balanceOf(self)
-    assert extcall IERC20(token).transferFrom(account, self, amount), "vault: token refused a transfer"
+    assert extcall IERC20(token).transferFrom(account, self, amount), "vault: token transfer failed"
     received: uint256 = staticcall IERC20(token).balanceOf(self) - before
     books: Books = self._load_books(account)
     books.deposit += received
@@ -630,10 +628,10 @@ def _split(total: uint256):
 
 @internal
 def _pay(receiver: address, amount: uint256):
-    assert extcall IERC20(token).transfer(receiver, amount), "vault: token refused a transfer"
+    assert extcall IERC20(token).transfer(receiver, amount), "vault: token transfer failed"
 
 
-# --------------------------------------------------------- internal: rules
+# Internal: rules
 
 
 @internal
@@ -706,7 +704,7 @@ def _minus_or_zero(minuend: uint256, subtrahend: uint256) -> uint256:
     return minuend - min(minuend, subtrahend)
 
 
-# ------------------------------------------------ internal: packed storage
+# Internal: packed storage
 
 
 # The casts that narrow are checked, so that a value too large reverts and is never cut. With PRLX they cannot fail on
