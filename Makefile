@@ -1,7 +1,8 @@
 # Each target does its own set-up, so on a fresh machine `make demo` or `make test` is all there is to type.
-# PYTHON names the interpreter that .venv is made from (3.11 or newer).
+# PYTHON names the interpreter that .venv is made from (3.11 or newer); SHARD, which part of the long runs (2/8).
 
 PYTHON ?= python3
+SHARD ?= 1/1
 RUN := .venv/bin/python
 REPORTS := reports
 
@@ -16,14 +17,17 @@ export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-env test lint format docs demo bench crash canary fuzz-api demo-model train-model changelog clean
+.PHONY: help setup setup-env test lint format docs demo bench crash canary fuzz-api demo-model train-model contracts \
+	contracts-long gas changelog clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: setup-env ## install all that tests, demo and the rest need; quick when it is there
 	@$(PYTHON) scripts/systemd.py
 	@$(PYTHON) scripts/ollama.py ensure
+	@$(PYTHON) scripts/anvil.py ensure
+	@$(PYTHON) scripts/sablier.py ensure
 
 setup-env: ## the Python environment alone, which is all that the demo needs
 	@$(PYTHON) scripts/environment.py
@@ -31,7 +35,7 @@ setup-env: ## the Python environment alone, which is all that the demo needs
 demo: setup-env | $(REPORTS) ## a whole network on this machine: 24 prompts, a killed node, a cheating node
 	$(RUN) -m parallelix.devnet.demo --report $(REPORTS)/demo.json
 
-test: setup ## the test suite, against a real PostgreSQL and a real Ollama
+test: setup ## the test suite, against a real PostgreSQL, a real Ollama and a real chain on this machine
 	$(RUN) -m pytest
 
 lint: setup-env ## ruff and pyright (strict)
@@ -66,6 +70,15 @@ train-model: setup-env ## train both demonstration models anew, in an environmen
 
 demo-model: setup-env | $(REPORTS) ## ask the demonstration models ten questions and measure how sure they are of their words
 	$(RUN) models/evaluate.py
+
+contracts: setup-env ## compile the contracts and write their artifacts, to be committed with the sources
+	$(RUN) contracts/compile.py
+
+contracts-long: setup-env | $(REPORTS) ## the contracts' state machines at length, resumable: make contracts-long SHARD=2/8
+	$(RUN) -m bench.contracts_long --shard $(SHARD) --report $(REPORTS)/contracts-long-$(subst /,-of-,$(SHARD)).json
+
+gas: setup-env | $(REPORTS) ## what each call to the contracts costs, beside what it may cost
+	$(RUN) -m bench.gas --report $(REPORTS)/gas.json
 
 changelog: setup-env ## gather changelog.d into CHANGELOG.md for a release: make changelog VERSION=0.2.0
 	$(RUN) -m towncrier build --yes --version $(VERSION)

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 import services
 
-SERVICE_FIXTURES = {"postgresql_server", "postgresql_url", "ollama_server"}
+SERVICE_FIXTURES = {"postgresql_server", "postgresql_url", "ollama_server", "anvil_chain", "sablier_folder"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -35,3 +36,16 @@ def ollama_server() -> Iterator[services.Ollama]:
     """One real Ollama for the whole run, without any model: `ollama_server.create_model(name, path_of_gguf)`."""
     with services.ollama(slots=2) as server:
         yield server
+
+
+@pytest.fixture
+def anvil_chain() -> Iterator[services.Anvil]:
+    """A real chain that no other test sees, at its first block."""
+    with services.anvil() as chain:
+        yield chain
+
+
+@pytest.fixture(scope="session")
+def sablier_folder() -> Path:
+    """Sablier's npm packages: `lockup/artifacts`, `evm-utils/artifacts`."""
+    return services.sablier_folder()

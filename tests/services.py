@@ -21,12 +21,14 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import httpx
 import psycopg
 import pytest
 from psycopg import sql
+
+from parallelix.devnet import leash
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -267,10 +269,15 @@ class Ollama:
 
 def ollama_binary() -> Path:
     """The Ollama that set-up found or built; `scripts/ollama.py` holds the order of the search."""
-    command = [sys.executable, REPOSITORY / "scripts" / "ollama.py", "find"]
+    return found_by("ollama.py", "Ollama", "run make setup, or let OLLAMA_BIN name it")
+
+
+def found_by(script: str, service: str, way_out: str) -> Path:
+    """What one of set-up's scripts finds, or the word that it is missing."""
+    command = [sys.executable, REPOSITORY / "scripts" / script, "find"]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     if found.returncode != 0:
-        missing("Ollama", f"run make setup, or let OLLAMA_BIN name it. {found.stderr.strip()}".strip())
+        missing(service, f"{way_out}. {found.stderr.strip()}".strip())
     return Path(found.stdout.strip())
 
 
@@ -298,3 +305,57 @@ def ollama(*, slots: int = 1, binary: Path | None = None) -> Generator[Ollama]:
             folder=folder,
         ):
             yield server
+
+
+@dataclass(frozen=True, kw_only=True)
+class Anvil:
+    """A running chain of its own: blocks on demand, ten accounts with 10,000 ETH each."""
+
+    url: str
+
+    def answers(self) -> bool:
+        try:
+            return bool(self.ask("eth_chainId"))
+        except httpx.TransportError:
+            return False
+
+    def ask(self, method: str, *parameters: object) -> Any:
+        """What the chain answers to one JSON-RPC call. Raises `RuntimeError` with its error."""
+        question = {"jsonrpc": "2.0", "id": 1, "method": method, "params": parameters}
+        answer = httpx.post(self.url, json=question, timeout=30, trust_env=False).json()
+        if "error" in answer:
+            raise RuntimeError(f"anvil refused {method}: {answer['error']}")
+        return answer["result"]
+
+    def pass_time(self, seconds: int) -> None:
+        self.ask("evm_increaseTime", seconds)
+        self.ask("evm_mine")
+
+
+def anvil_binary() -> Path:
+    """The anvil that set-up installed; `scripts/anvil.py` holds the order of the search."""
+    return found_by("anvil.py", "anvil", "run make setup, or let ANVIL_BIN name it")
+
+
+def sablier_folder() -> Path:
+    """Where set-up unpacked Sablier's npm packages."""
+    return found_by("sablier.py", "Sablier", "run make setup")
+
+
+@contextmanager
+def anvil(*, binary: Path | None = None) -> Generator[Anvil]:
+    """Start a fresh chain on a free port. It dies with this process, even by kill -9."""
+    binary = binary or anvil_binary()
+    with tempfile.TemporaryDirectory(prefix="parallelix-anvil-") as name:
+        folder = Path(name)
+        port = free_port()
+        chain = Anvil(url=f"http://127.0.0.1:{port}")
+        leashed = [sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), ""]
+        with running(
+            [*leashed, binary, "--host", "127.0.0.1", "--port", str(port), "--hardfork", "prague"],
+            ready=chain.answers,
+            stop_signal=signal.SIGTERM,
+            environment=plain_environment(folder),
+            folder=folder,
+        ):
+            yield chain

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
+import time
 from pathlib import Path
 
 import httpx
@@ -108,3 +112,32 @@ def test_ollama_runs_a_model_and_returns_its_log_probabilities(ollama_server: se
 def test_ollama_keeps_to_its_own_folder(ollama_server: services.Ollama) -> None:
     assert ollama_server.environment["HOME"] == str(ollama_server.folder)
     assert (ollama_server.folder / ".ollama" / "id_ed25519").is_file()
+
+
+def test_each_chain_is_fresh_and_its_time_passes_on_demand(anvil_chain: services.Anvil) -> None:
+    assert int(anvil_chain.ask("eth_blockNumber"), 16) == 0
+    before = int(anvil_chain.ask("eth_getBlockByNumber", "latest", False)["timestamp"], 16)
+    anvil_chain.pass_time(7 * 86_400)
+    after = int(anvil_chain.ask("eth_getBlockByNumber", "latest", False)["timestamp"], 16)
+    assert 7 * 86_400 <= after - before <= 7 * 86_400 + 60
+
+
+def test_the_chain_says_what_it_refuses(anvil_chain: services.Anvil) -> None:
+    with pytest.raises(RuntimeError, match=r"anvil refused eth_call: .*revert"):
+        anvil_chain.ask("eth_call", {"data": "0x60006000fd"}, "latest")
+
+
+def test_a_chain_dies_with_the_tests_that_started_it(tmp_path: Path) -> None:
+    script = "import services, signal, os, pathlib, sys\nwith services.anvil() as chain:\n"
+    script += "    pathlib.Path(sys.argv[1]).write_text(chain.url)\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    services.anvil_binary()
+    command = [sys.executable, "-c", script, str(tmp_path / "url")]
+    ended = subprocess.run(
+        command, cwd=services.REPOSITORY / "tests", env=os.environ | {"TMPDIR": str(tmp_path)}, check=False
+    )
+    assert ended.returncode == -signal.SIGKILL
+    orphan = services.Anvil(url=(tmp_path / "url").read_text())
+    deadline = time.monotonic() + services.STOP_SECONDS_MAX
+    while orphan.answers() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not orphan.answers()
