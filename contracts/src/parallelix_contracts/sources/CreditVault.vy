@@ -146,7 +146,7 @@ DAY_SECONDS: constant(uint256) = 86_400
 # A day: long enough to settle what was spent, and the longest that a requester was promised to wait.
 WITHDRAWAL_DELAY_SECONDS_MAX: constant(uint256) = 86_400
 
-# 500 accounts settled for the first time cost 16 million gas, just under what one transaction may (2^24, EIP-7825).
+# One transaction may use 2^24 gas (EIP-7825): 500 accounts need half of that, and of such as never were settled 480 fit.
 ENTRIES_MAX: constant(uint256) = 500
 
 # The most that its packed field holds, and 792 times the supply: whoever wants no limit sets this one.
@@ -294,8 +294,8 @@ def withdrawWithClearance(
 @external
 def requestWithdrawal(amount: uint256):
     """
-    @notice Asks for `amount` without anybody's consent; `withdraw` pays it after the delay. Replaces an earlier request,
-            and its clock starts again. Never paused.
+    @notice Asks for `amount` without anybody's consent; `withdraw` pays it after the delay. Replaces an earlier
+            request, and the clock starts again. Never paused.
     @dev Asks for at most the deposit in place of refusing: otherwise a settler could keep an account from ever asking
          for everything, by settling one wei in front of each attempt.
     @param amount Wei; anything above the deposit means all of it.
