@@ -146,7 +146,7 @@ DAY_SECONDS: constant(uint256) = 86_400
 # A day: long enough to settle what was spent, and the longest that a requester was promised to wait.
 WITHDRAWAL_DELAY_SECONDS_MAX: constant(uint256) = 86_400
 
-# One transaction may use 2^24 gas (EIP-7825): 500 accounts need half of that, and of such as never were settled 480 fit.
+# One transaction may use 2^24 gas (EIP-7825): 500 accounts need half of that; of new ones, 480 fit.
 ENTRIES_MAX: constant(uint256) = 500
 
 # The most that its packed field holds, and 792 times the supply: whoever wants no limit sets this one.
