@@ -1,0 +1,241 @@
+"""A chain over JSON-RPC, by web3.py. Only this module speaks to an endpoint; here foreign errors become ours."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, TypeVar, cast
+
+import aiohttp
+from eth_utils.address import to_checksum_address
+from web3 import AsyncHTTPProvider, AsyncWeb3
+from web3.exceptions import ContractLogicError, TransactionNotFound, Web3Exception, Web3RPCError, Web3ValueError
+from web3.providers.rpc.utils import ExceptionRetryConfiguration
+from web3.types import BlockIdentifier, FilterParams, LogReceipt, TxParams, TxReceipt
+
+from parallelix.chain.abi import Address, Log
+from parallelix.chain.errors import BadArgument, ChainUnreachable, Reverted, RpcRefused, from_revert
+from parallelix.chain.ports import Receipt
+
+REQUEST_SECONDS = 30.0
+"""A public endpoint answers within a second; one that takes longer than this is not going to."""
+TRIES = 3
+"""Of a request whose connection broke. The same signed transaction twice is still one transaction."""
+T = TypeVar("T")
+
+
+class Fees:
+    """What a gas unit may cost, in wei (EIP-1559)."""
+
+    __slots__ = ("most_wei", "tip_wei")
+
+    def __init__(self, *, most_wei: int, tip_wei: int) -> None:
+        self.most_wei = most_wei
+        self.tip_wei = tip_wei
+
+
+class Rpc:
+    """One endpoint. Every method raises `ChainUnreachable` or `RpcRefused` where it gets no proper answer."""
+
+    def __init__(self, url: str) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise BadArgument("rpc", f"{url[:80]!r} is no http:// or https:// URL of an Ethereum JSON-RPC endpoint")
+        self.url = url
+        retries = ExceptionRetryConfiguration(errors=(aiohttp.ClientError, TimeoutError), retries=TRIES)
+        timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
+        self._provider = AsyncHTTPProvider(
+            url, request_kwargs={"timeout": timeout}, exception_retry_configuration=retries
+        )
+        self._eth = AsyncWeb3(self._provider).eth
+
+    async def close(self) -> None:
+        await self._provider.disconnect()
+
+    async def chain_id(self) -> int:
+        return await self._ask(self._eth.chain_id)
+
+    async def block_number(self) -> int:
+        return await self._ask(self._eth.block_number)
+
+    async def block_time(self, block: int | None = None) -> int:
+        """Unix seconds of a block, the newest by default."""
+        found = await self._ask(self._eth.get_block(_block(block)))
+        return found.get("timestamp", 0)
+
+    async def code(self, address: Address) -> bytes:
+        return bytes(await self._ask(self._eth.get_code(to_checksum_address(address))))
+
+    async def balance_wei(self, address: Address) -> int:
+        """What the account has to pay fees with."""
+        return await self._ask(self._eth.get_balance(to_checksum_address(address)))
+
+    async def nonce(self, address: Address, *, pending: bool = False) -> int:
+        """How many transactions of the account are in blocks, or also on their way there."""
+        block = "pending" if pending else "latest"
+        return await self._ask(self._eth.get_transaction_count(to_checksum_address(address), block))
+
+    async def fees(self) -> Fees:
+        """Enough for the next block even if it costs twice what the newest one does."""
+        tip_wei = await self._ask(self._eth.max_priority_fee)
+        return Fees(most_wei=2 * await self.base_fee_wei() + tip_wei, tip_wei=tip_wei)
+
+    async def base_fee_wei(self) -> int:
+        """What a unit of gas cost in the newest block, without a tip."""
+        newest = await self._ask(self._eth.get_block("latest"))
+        return newest.get("baseFeePerGas", 0)
+
+    async def call(
+        self, to: Address, data: bytes, *, sender: Address | None = None, value_wei: int = 0, block: int | None = None
+    ) -> bytes:
+        transaction = _transaction(to, data, sender=sender, value_wei=value_wei)
+        return bytes(await self._ask(self._eth.call(transaction, _block(block))))
+
+    async def estimate_gas(self, to: Address | None, data: bytes, *, sender: Address, value_wei: int = 0) -> int:
+        """What a transaction would take now. Raises `Reverted` for one that would."""
+        return await self._ask(self._eth.estimate_gas(_transaction(to, data, sender=sender, value_wei=value_wei)))
+
+    async def send_raw(self, signed: bytes) -> None:
+        """Hands a signed transaction to the endpoint; one that it has already is no error."""
+        try:
+            await self._ask(self._eth.send_raw_transaction(signed))
+        except RpcRefused as error:
+            if not any(known in error.message.lower() for known in ("already known", "already imported")):
+                raise
+
+    async def receipt(self, transaction_hash: str) -> Receipt | None:
+        """None until it is in a block. Raises `Reverted`, with the reason where the endpoint can still tell."""
+        try:
+            found = await self._ask(self._eth.get_transaction_receipt(cast(Any, transaction_hash)))
+        except RpcRefused as error:
+            if isinstance(error.__cause__, TransactionNotFound):
+                return None
+            raise
+        if not found["status"]:
+            raise await self._why(found)
+        return _receipt(found)
+
+    async def knows(self, transaction_hash: str) -> bool:
+        """Whether the endpoint has the transaction, in a block or waiting for one."""
+        try:
+            await self._ask(self._eth.get_transaction(cast(Any, transaction_hash)))
+        except RpcRefused as error:
+            if isinstance(error.__cause__, TransactionNotFound):
+                return False
+            raise
+        return True
+
+    async def logs(
+        self, *, addresses: Sequence[Address], topics: Sequence[bytes], first_block: int, last_block: int
+    ) -> list[Log]:
+        wanted: dict[str, Any] = {
+            "address": [to_checksum_address(each) for each in addresses],
+            "fromBlock": first_block,
+            "toBlock": last_block,
+        }
+        if topics:
+            wanted["topics"] = [["0x" + each.hex() for each in topics]]
+        return [_log(each) for each in await self._ask(self._eth.get_logs(cast(FilterParams, wanted)))]
+
+    async def request(self, method: str, *parameters: object) -> Any:
+        """Any other method, such as a test node's own."""
+        with self._ours():
+            answer = await self._provider.make_request(cast(Any, method), list(parameters))
+        if "error" in answer:
+            raise RpcRefused(f"{self.url}: {method}: {str(answer['error'])[:300]}")
+        return answer.get("result")
+
+    async def _ask(self, question: Awaitable[T]) -> T:
+        with self._ours():
+            return await question
+
+    async def _why(self, receipt: TxReceipt) -> Reverted:
+        """The reason of a transaction that reverted in its block, found by asking again as of the block before."""
+        what = f"transaction 0x{receipt['transactionHash'].hex()}"
+        try:
+            sent = await self._ask(self._eth.get_transaction(receipt["transactionHash"]))
+            await self.call(
+                to_checksum_address(receipt["to"]),
+                bytes(sent.get("input", b"")),
+                sender=receipt["from"],
+                value_wei=sent.get("value", 0),
+                block=receipt["blockNumber"] - 1,
+            )
+        except Reverted as error:
+            return error.during(what)
+        except (RpcRefused, TypeError):
+            pass
+        return from_revert(b"", what=what)
+
+    @contextmanager
+    def _ours(self) -> Generator[None]:
+        try:
+            yield
+        except ContractLogicError as error:
+            raise from_revert(_revert_data(error)) from error
+        except Web3RPCError as error:
+            raise RpcRefused(f"{self.url}: {error.message[:300]}", rpc_code=_rpc_code(error)) from error
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise ChainUnreachable(
+                f"{self.url}: {type(error).__name__}: {error or 'no answer'}; check the URL and that the node runs"
+            ) from error
+        except (Web3ValueError, Web3Exception, ValueError, KeyError) as error:
+            raise ChainUnreachable(f"{self.url}: no Ethereum JSON-RPC endpoint ({str(error)[:200]})") from error
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncGenerator[Rpc]:
+    rpc = Rpc(url)
+    try:
+        yield rpc
+    finally:
+        await rpc.close()
+
+
+def _transaction(to: Address | None, data: bytes, *, sender: Address | None, value_wei: int) -> TxParams:
+    transaction: dict[str, Any] = {"data": "0x" + data.hex(), "value": value_wei}
+    if to is not None:
+        transaction["to"] = to_checksum_address(to)
+    if sender is not None:
+        transaction["from"] = to_checksum_address(sender)
+    return cast(TxParams, transaction)
+
+
+def _block(number: int | None) -> BlockIdentifier:
+    return "latest" if number is None else number
+
+
+def _receipt(found: TxReceipt) -> Receipt:
+    created = found.get("contractAddress")
+    return Receipt(
+        transaction_hash="0x" + found["transactionHash"].hex(),
+        block_number=found["blockNumber"],
+        gas_used=found["gasUsed"],
+        contract=to_checksum_address(created) if created else None,
+        logs=tuple(_log(each) for each in found["logs"]),
+    )
+
+
+def _log(found: LogReceipt) -> Log:
+    return Log(
+        address=to_checksum_address(found["address"]),
+        topics=tuple(bytes(each) for each in found["topics"]),
+        data=bytes(found["data"]),
+        block_number=found["blockNumber"],
+        transaction_hash="0x" + found["transactionHash"].hex(),
+        log_index=found["logIndex"],
+    )
+
+
+def _revert_data(error: ContractLogicError) -> bytes:
+    data = error.data
+    if isinstance(data, dict):
+        data = data.get("data")
+    try:
+        return bytes.fromhex(data.removeprefix("Reverted ").removeprefix("0x")) if data else b""
+    except ValueError:
+        return b""
+
+
+def _rpc_code(error: Web3RPCError) -> int | None:
+    given: Any = (error.rpc_response or {}).get("error")
+    return given.get("code") if isinstance(given, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
