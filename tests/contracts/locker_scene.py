@@ -11,6 +11,7 @@ import boa
 import pytest
 from harness import revert_reason
 from hostile_contracts import RewardsMode, hostile_deployer
+from logs import fields_of
 from sources import deployer_of
 
 MINIMUM_STAKE_WEI = 50_000 * 10**18
@@ -97,7 +98,3 @@ def events(contract: Any, emitter: Any) -> list[tuple[str, dict[str, Any]]]:
     """What `emitter` logged during the latest call to `contract`: names and fields, in order."""
     logged = [event for event in contract.get_logs() if event.address == emitter.address]
     return [(type(event).__name__, fields_of(event)) for event in logged]
-
-
-def fields_of(event: Any) -> dict[str, Any]:
-    return {name: value for name, value in event._asdict().items() if name != "address"}

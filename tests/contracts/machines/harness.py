@@ -21,8 +21,9 @@ T = TypeVar("T")
 
 STEPS_PER_EXAMPLE = 50
 """Long enough for a node's whole life beside others, short enough that a failure reads well."""
-EXAMPLES_PER_ROUND = 5
-"""Between two looks at how many calls were made: a round is about three seconds."""
+EXAMPLES_PER_ROUND_MIN, EXAMPLES_PER_ROUND_MAX = 5, 100
+"""Between two looks at how many calls were made. The first example of a round repeats its simplest rule, so that rounds are
+as long as the calls that are missing; the longest is about a minute."""
 
 
 class RuleNeverRefused(AssertionError):
@@ -100,8 +101,7 @@ def run_machine(machine: type[ContractMachine], *, calls: int, seed: int, shrink
     """Runs the machine until at least `calls` state-changing calls were made. The same seed makes the same calls."""
     total = Tally()
     phases = [hypothesis.Phase.generate] + [hypothesis.Phase.shrink] * shrink
-    settings = hypothesis.settings(
-        max_examples=EXAMPLES_PER_ROUND,
+    base_settings = hypothesis.settings(
         stateful_step_count=STEPS_PER_EXAMPLE,
         deadline=None,
         database=None,
@@ -115,6 +115,9 @@ def run_machine(machine: type[ContractMachine], *, calls: int, seed: int, shrink
         ],
     )
     for round_number in range(calls):
+        missing_examples = (calls - total.calls) // STEPS_PER_EXAMPLE
+        examples = min(max(missing_examples, EXAMPLES_PER_ROUND_MIN), EXAMPLES_PER_ROUND_MAX)
+        settings = hypothesis.settings(base_settings, max_examples=examples)
         counted = type(machine.__name__, (machine,), {"tally": Tally()})
         test = hypothesis.seed(seed * 1_000_003 + round_number)(get_state_machine_test(counted, settings=settings))
         test()
