@@ -75,7 +75,7 @@ contracts: setup-env ## compile the contracts and write their artifacts, to be c
 	$(RUN) contracts/compile.py
 
 contracts-long: setup-env | $(REPORTS) ## the contracts' state machines at length, resumable: make contracts-long SHARD=2/8
-	$(RUN) -m bench.contracts_long --shard $(SHARD) --report $(REPORTS)/contracts-long-$(subst /,-of-,$(SHARD)).json
+	$(RUN) -m bench.contracts_long --shard $(SHARD) --report $(REPORTS)/contracts-long.json
 
 gas: setup-env | $(REPORTS) ## what each call to the contracts costs, beside what it may cost
 	$(RUN) -m bench.gas --report $(REPORTS)/gas.json
