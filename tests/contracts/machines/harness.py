@@ -22,7 +22,7 @@ T = TypeVar("T")
 STEPS_PER_EXAMPLE = 50
 """Long enough for a node's whole life beside others, short enough that a failure reads well."""
 EXAMPLES_PER_ROUND_MIN, EXAMPLES_PER_ROUND_MAX = 5, 100
-"""Between two looks at how many calls were made. The first example of a round repeats its simplest rule, so that rounds are
+"""Between two looks at how many calls were made. The first example of a round repeats its simplest rule, so rounds are
 as long as the calls that are missing; the longest is about a minute."""
 
 
