@@ -200,8 +200,13 @@ def registration(nodeId: uint256) -> (address, uint256, uint256, uint256):
     """
     @notice Owner, stake in wei, hardware tier and state (0 none, 1 active, 2 cooling, 3 withdrawn) of a node.
     """
-    node: Node = self._nodes[nodeId]
-    return node.owner, node.stake, node.hardwareTier, node.state
+    # One by one: as a whole, two more slots would be read, by every change of every liveness report.
+    return (
+        self._nodes[nodeId].owner,
+        self._nodes[nodeId].stake,
+        self._nodes[nodeId].hardwareTier,
+        self._nodes[nodeId].state,
+    )
 
 
 @view

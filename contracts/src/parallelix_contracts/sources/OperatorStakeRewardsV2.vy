@@ -67,21 +67,27 @@ struct Node:
     retired: bool
 
 
+# @dev The stream that funds the bootstrap; empty until it is bound.
+struct Stream:
+    lockup: address
+    id: uint256
+
+
 # @dev Everything but the nodes and the buckets, as functions hand it to each other.
 struct Pool:
     index: uint256
-    total_weight: uint256
+    bootstrap_held: uint256
+    held: uint256
+    stream_withdrawn: uint256
+    bootstrap_carry: uint256
     updated_at: uint256
+    total_weight: uint256
     reported_at: uint256
     reported_batch: uint256
     paused: bool
-    stream_withdrawn: uint256
+    bucket_elapsed: uint256
     bucket_head: uint256
     bucket_tail: uint256
-    held: uint256
-    bootstrap_held: uint256
-    bootstrap_carry: uint256
-    bucket_elapsed: uint256
 
 
 # @dev The income of one UTC day, and all income before it.
@@ -201,17 +207,16 @@ liveness: public(address)
 # @dev Who may stop reports and accrual. Only the owner lets them go on.
 guardian: public(address)
 
-# @dev The stream that funds the bootstrap; both empty until it is bound.
-lockup: public(address)
-streamId: public(uint256)
-
 # The layout of packed slots, lowest bits first. Only the functions under "Storage" know it.
 #
-#   _accrual   index 160, total weight 96
-#   _clock     updated at 40, reported at 40, reported batch 32, paused 8, stream withdrawn 88, bucket head 24, tail 24
-#   _funds     held 88, bootstrap held 88, bootstrap carry 32, bucket elapsed 24
+#   _accrual   index 160, bootstrap held 88
+#   _funds     held 88, stream withdrawn 88, bootstrap carry 32, updated at 40
+#   _reported  total weight 96, reported at 40, reported batch 32, paused 8, bucket elapsed 24, head 24, tail 24
+#   _stream    lockup 160, id 96
 #   _nodes     weight 96, void until 40, online 1, earning 1, retired 1
 #   _buckets   day 32, amount 88, before 128
+#
+# What every checkpoint changes is in the first two, so that a claim leaves the third as it is.
 #
 # Times and days in seconds and days since 1970, amounts in wei.
 #   reported at        when the last report came; 0 before the first one and after a pause
@@ -222,8 +227,9 @@ streamId: public(uint256)
 #   bootstrap held     the part of them that came from the stream and is not distributed
 #   bootstrap carry    the part of a wei that the next second of bootstrap begins with, in 1/bootstrapSeconds
 _accrual: uint256
-_clock: uint256
 _funds: uint256
+_reported: uint256
+_stream: uint256
 _nodes: HashMap[uint256, uint256]
 _buckets: HashMap[uint256, uint256]
 
@@ -360,6 +366,24 @@ def weightOf(nodeId: uint256) -> uint256:
     @param nodeId The node.
     """
     return self._earning_weight(self._load_node(nodeId))
+
+
+@view
+@external
+def lockup() -> address:
+    """
+    @notice The Sablier Lockup whose stream funds the bootstrap; the zero address until it is bound.
+    """
+    return self._load_stream().lockup
+
+
+@view
+@external
+def streamId() -> uint256:
+    """
+    @notice The number of that stream.
+    """
+    return self._load_stream().id
 
 
 @view
@@ -507,7 +531,11 @@ def reportLiveness(batch: uint256, merkleRoot: bytes32, changes: DynArray[Livene
     assert batch >= pool.reported_batch, "rewards: batch is older than the last one reported"
     pool.reported_batch = batch
     pool.reported_at = block.timestamp
-    self._report(changes, pool)
+    # Handing all of them to an internal function would copy them, which costs more gas than half a batch of changes.
+    for change: LivenessChange in changes:
+        pool = self._with_change(change, pool)
+    self._store(pool)
+    log LivenessReported(batch=batch, changes=len(changes), totalWeight=pool.total_weight)
 
 
 # --- the guardian ---
@@ -574,10 +602,9 @@ def bindStream(sablierLockup: address, sablierStreamId: uint256):
     @param sablierStreamId The stream in it.
     """
     ownable._check_owner()
-    assert self.lockup == empty(address), "rewards: stream already bound"
+    assert self._stream == 0, "rewards: stream already bound"
     self._check_stream(ISablierLockup(sablierLockup), sablierStreamId)
-    self.lockup = sablierLockup
-    self.streamId = sablierStreamId
+    self._store_stream(Stream(lockup=sablierLockup, id=sablierStreamId))
     log StreamBound(lockup=sablierLockup, streamId=sablierStreamId)
     self._store(self._checkpoint())
 
@@ -618,11 +645,11 @@ def _preview() -> Pool:
     @dev The pool as `_checkpoint` would give it, but for income, which no node earns before tomorrow.
     """
     pool: Pool = self._load()
-    arrived_wei: uint256 = staticcall IERC20(token).balanceOf(self) - pool.held
-    if self._is_streaming(pool):
-        withdrawable_wei: uint256 = self._withdrawable_wei()
-        withdrawn_wei: uint256 = self._withdrawn_wei(pool)
-        pool = self._with_bootstrap(pool, arrived_wei + withdrawable_wei, withdrawn_wei + withdrawable_wei)
+    stream: Stream = self._load_stream()
+    if self._is_streaming(stream, pool):
+        withdrawable_wei: uint256 = self._withdrawable_wei(stream)
+        withdrawn_wei: uint256 = self._withdrawn_wei(stream, pool)
+        pool = self._with_bootstrap(pool, self._arrived_wei(pool) + withdrawable_wei, withdrawn_wei + withdrawable_wei)
     return self._distributed(pool)
 
 
@@ -634,30 +661,34 @@ def _collect(pool: Pool) -> Pool:
     @dev The stream's own count decides what of the tokens that arrived is bootstrap, because anybody may have it pay
          them: by the balance alone, a withdrawal from outside would become a day's income.
     """
-    collected: Pool = pool
-    if self._is_streaming(pool):
-        self._withdraw_from_stream()
-        withdrawn_wei: uint256 = self._withdrawn_wei(pool)
-        arrived_wei: uint256 = staticcall IERC20(token).balanceOf(self) - pool.held
-        collected = self._with_bootstrap(pool, arrived_wei, withdrawn_wei)
-        if collected.held > pool.held:
-            log RewardsFunded(source=SOURCE_BOOTSTRAP, amount=collected.held - pool.held, totalHeld=collected.held)
-    return self._with_income(collected)
+    stream: Stream = self._load_stream()
+    withdrawn_wei: uint256 = pool.stream_withdrawn
+    if self._is_streaming(stream, pool):
+        self._withdraw_from(stream)
+        withdrawn_wei = self._withdrawn_wei(stream, pool)
+    arrived_wei: uint256 = self._arrived_wei(pool)
+    collected: Pool = self._with_bootstrap(pool, arrived_wei, withdrawn_wei)
+    bootstrap_wei: uint256 = collected.held - pool.held
+    if bootstrap_wei > 0:
+        log RewardsFunded(source=SOURCE_BOOTSTRAP, amount=bootstrap_wei, totalHeld=collected.held)
+    if arrived_wei > bootstrap_wei:
+        collected = self._with_income(collected, arrived_wei - bootstrap_wei)
+    return collected
 
 
-def _withdraw_from_stream():
+def _withdraw_from(stream: Stream):
     """
     @dev Whether it works never matters: what comes of it is seen in the stream's count. It fails when there is nothing to
          withdraw, or no ETH for the fee. No byte of an answer is copied, so that a huge one costs nothing here.
     """
     fee_wei: uint256 = 0
     if self.balance > 0:
-        fee_wei = self._read_stream(method_id("calculateMinFeeWei(uint256)"), max_value(uint256))
+        fee_wei = self._fee_wei(stream)
         if fee_wei > self.balance:
             return
     withdrawn: bool = raw_call(
-        self.lockup,
-        abi_encode(self.streamId, self, method_id=method_id("withdrawMax(uint256,address)")),
+        stream.lockup,
+        abi_encode(stream.id, self, method_id=method_id("withdrawMax(uint256,address)")),
         gas=WITHDRAW_GAS,
         value=fee_wei,
         max_outsize=0,
@@ -665,10 +696,7 @@ def _withdraw_from_stream():
     )
 
 
-def _with_income(pool: Pool) -> Pool:
-    income_wei: uint256 = staticcall IERC20(token).balanceOf(self) - pool.held
-    if income_wei == 0:
-        return pool
+def _with_income(pool: Pool, income_wei: uint256) -> Pool:
     funded: Pool = pool
     funded.held += income_wei
     funded.bucket_tail = self._add_to_bucket(pool.bucket_tail, income_wei)
@@ -691,20 +719,8 @@ def _add_to_bucket(tail: uint256, income_wei: uint256) -> uint256:
 
 
 @view
-def _is_streaming(pool: Pool) -> bool:
-    return self.lockup != empty(address) and pool.stream_withdrawn < bootstrapAmount
-
-
-@view
-def _withdrawn_wei(pool: Pool) -> uint256:
-    return min(self._read_stream(method_id("getWithdrawnAmount(uint256)"), pool.stream_withdrawn), bootstrapAmount)
-
-
-@view
-def _withdrawable_wei() -> uint256:
-    if self._read_stream(method_id("calculateMinFeeWei(uint256)"), max_value(uint256)) > self.balance:
-        return 0
-    return min(self._read_stream(method_id("withdrawableAmountOf(uint256)"), 0), bootstrapAmount)
+def _arrived_wei(pool: Pool) -> uint256:
+    return staticcall IERC20(token).balanceOf(self) - pool.held
 
 
 @view
@@ -720,16 +736,41 @@ def _with_bootstrap(pool: Pool, arrived_wei: uint256, withdrawn_wei: uint256) ->
     return funded
 
 
+# --- the stream, which may be broken ---
+
+
 @view
-def _read_stream(method: Bytes[4], otherwise: uint256) -> uint256:
+def _is_streaming(stream: Stream, pool: Pool) -> bool:
+    return stream.lockup != empty(address) and pool.stream_withdrawn < bootstrapAmount
+
+
+@view
+def _withdrawn_wei(stream: Stream, pool: Pool) -> uint256:
+    return min(self._ask(stream, method_id("getWithdrawnAmount(uint256)"), pool.stream_withdrawn), bootstrapAmount)
+
+
+@view
+def _withdrawable_wei(stream: Stream) -> uint256:
+    if self._fee_wei(stream) > self.balance:
+        return 0
+    return min(self._ask(stream, method_id("withdrawableAmountOf(uint256)"), 0), bootstrapAmount)
+
+
+@view
+def _fee_wei(stream: Stream) -> uint256:
+    return self._ask(stream, method_id("calculateMinFeeWei(uint256)"), max_value(uint256))
+
+
+@view
+def _ask(stream: Stream, method: Bytes[4], otherwise: uint256) -> uint256:
     """
     @dev What a view of the stream answers, or `otherwise` if it fails or answers no number.
     """
     success: bool = False
     answer: Bytes[32] = b""
     success, answer = raw_call(
-        self.lockup,
-        concat(method, convert(self.streamId, bytes32)),
+        stream.lockup,
+        concat(method, convert(stream.id, bytes32)),
         gas=READ_GAS,
         max_outsize=32,
         is_static_call=True,
@@ -778,7 +819,7 @@ def _bootstrap_due(pool: Pool, active_seconds: uint256) -> (uint256, uint256):
     """
     due_scaled: uint256 = bootstrapAmount * active_seconds + pool.bootstrap_carry
     due_wei: uint256 = due_scaled // bootstrapSeconds
-    if due_wei > pool.bootstrap_held:
+    if due_wei >= pool.bootstrap_held:
         return pool.bootstrap_held, 0
     return due_wei, due_scaled % bootstrapSeconds
 
@@ -830,7 +871,7 @@ def _rate_per_second(pool: Pool) -> uint256:
     if pool.total_weight == 0 or block.timestamp >= pool.reported_at + staleSeconds:
         return 0
     rate: uint256 = 0
-    if pool.bootstrap_held > 0 or self._is_streaming(pool):
+    if pool.bootstrap_held > 0 or self._is_streaming(self._load_stream(), pool):
         rate = bootstrapAmount // bootstrapSeconds
     if pool.bucket_head < pool.bucket_tail:
         bucket: Bucket = self._load_bucket(pool.bucket_head + 1)
@@ -842,16 +883,12 @@ def _rate_per_second(pool: Pool) -> uint256:
 # --- nodes ---
 
 
-def _report(changes: DynArray[LivenessChange, CHANGES_MAX], pool: Pool):
-    reported: Pool = pool
-    for change: LivenessChange in changes:
-        node: Node = self._with_registration(change.nodeId, self._load_node(change.nodeId))
-        node.online = change.online and not node.retired
-        if change.voidedSlots > 0:
-            node = self._with_slots_voided(node, change)
-        reported = self._apply(change.nodeId, node, reported)
-    self._store(reported)
-    log LivenessReported(batch=reported.reported_batch, changes=len(changes), totalWeight=reported.total_weight)
+def _with_change(change: LivenessChange, pool: Pool) -> Pool:
+    node: Node = self._with_registration(change.nodeId, self._load_node(change.nodeId))
+    node.online = change.online and not node.retired
+    if change.voidedSlots > 0:
+        node = self._with_slots_voided(node, change)
+    return self._apply(change.nodeId, node, pool)
 
 
 @view
@@ -948,42 +985,52 @@ def _set_guardian(account: address):
 @view
 def _load() -> Pool:
     accrual: uint256 = self._accrual
-    clock: uint256 = self._clock
     funds: uint256 = self._funds
+    reported: uint256 = self._reported
     return Pool(
         index=accrual & (2 ** 160 - 1),
-        total_weight=accrual >> 160,
-        updated_at=clock & (2 ** 40 - 1),
-        reported_at=(clock >> 40) & (2 ** 40 - 1),
-        reported_batch=(clock >> 80) & (2 ** 32 - 1),
-        paused=(clock >> 112) & 1 == 1,
-        stream_withdrawn=(clock >> 120) & (2 ** 88 - 1),
-        bucket_head=(clock >> 208) & (2 ** 24 - 1),
-        bucket_tail=clock >> 232,
+        bootstrap_held=accrual >> 160,
         held=funds & (2 ** 88 - 1),
-        bootstrap_held=(funds >> 88) & (2 ** 88 - 1),
+        stream_withdrawn=(funds >> 88) & (2 ** 88 - 1),
         bootstrap_carry=(funds >> 176) & (2 ** 32 - 1),
-        bucket_elapsed=funds >> 208,
+        updated_at=funds >> 208,
+        total_weight=reported & (2 ** 96 - 1),
+        reported_at=(reported >> 96) & (2 ** 40 - 1),
+        reported_batch=(reported >> 136) & (2 ** 32 - 1),
+        paused=(reported >> 168) & 1 == 1,
+        bucket_elapsed=(reported >> 176) & (2 ** 24 - 1),
+        bucket_head=(reported >> 200) & (2 ** 24 - 1),
+        bucket_tail=reported >> 224,
     )
 
 
 def _store(pool: Pool):
-    self._accrual = self._fits(pool.index, 160) | (self._fits(pool.total_weight, 96) << 160)
-    self._clock = (
-        self._fits(pool.updated_at, 40)
-        | (self._fits(pool.reported_at, 40) << 40)
-        | (self._fits(pool.reported_batch, 32) << 80)
-        | (convert(pool.paused, uint256) << 112)
-        | (self._fits(pool.stream_withdrawn, 88) << 120)
-        | (self._fits(pool.bucket_head, 24) << 208)
-        | (self._fits(pool.bucket_tail, 24) << 232)
-    )
+    self._accrual = self._fits(pool.index, 160) | (self._fits(pool.bootstrap_held, 88) << 160)
     self._funds = (
         self._fits(pool.held, 88)
-        | (self._fits(pool.bootstrap_held, 88) << 88)
+        | (self._fits(pool.stream_withdrawn, 88) << 88)
         | (self._fits(pool.bootstrap_carry, 32) << 176)
-        | (self._fits(pool.bucket_elapsed, 24) << 208)
+        | (self._fits(pool.updated_at, 40) << 208)
     )
+    self._reported = (
+        self._fits(pool.total_weight, 96)
+        | (self._fits(pool.reported_at, 40) << 96)
+        | (self._fits(pool.reported_batch, 32) << 136)
+        | (convert(pool.paused, uint256) << 168)
+        | (self._fits(pool.bucket_elapsed, 24) << 176)
+        | (self._fits(pool.bucket_head, 24) << 200)
+        | (self._fits(pool.bucket_tail, 24) << 224)
+    )
+
+
+@view
+def _load_stream() -> Stream:
+    word: uint256 = self._stream
+    return Stream(lockup=convert(convert(word & (2 ** 160 - 1), uint160), address), id=word >> 160)
+
+
+def _store_stream(stream: Stream):
+    self._stream = convert(stream.lockup, uint256) | (self._fits(stream.id, 96) << 160)
 
 
 @view
