@@ -65,9 +65,7 @@ def test_a_permit_of_another_key_is_worth_nothing(scene: VaultScene, carol: Loca
         scene.vault.depositWithPermit(AMOUNT_WEI, deadline, *permit, sender=carol.address)
 
 
-def test_somebody_elses_permit_deposits_nothing_of_theirs(
-    scene: VaultScene, carol: LocalAccount, mallory: str
-) -> None:
+def test_somebody_elses_permit_deposits_nothing_of_theirs(scene: VaultScene, carol: LocalAccount, mallory: str) -> None:
     deadline = soon()
     permit = permit_of(carol, scene.token, scene.vault.address, AMOUNT_WEI, deadline)
     with scene.refused("erc20: insufficient allowance"):
