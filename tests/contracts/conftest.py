@@ -33,7 +33,7 @@ def network(deployed_network: Network, isolated_chain: None) -> Network:
 
 
 @pytest.fixture
-def lockup(isolated_chain: None) -> Any:
+def lockup(sablier_folder: Path, isolated_chain: None) -> Any:
     """A real Sablier Lockup that asks no fee."""
     return deploy_sablier()
 
