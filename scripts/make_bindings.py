@@ -33,7 +33,6 @@ STRUCTS = {
     ("OperatorStakeRewardsV2", "node", ""): "RewardsNode",
     ("OperatorStakeRewardsV2", "reportLiveness", "changes"): "LivenessChange",
     ("CreditVault", "settle", "entries"): "Spend",
-    ("CreditVault", "pendingWithdrawal", ""): "PendingWithdrawal",
 }
 """The ABI gives a struct's fields and not its name."""
 ARGUMENTS = {
@@ -208,8 +207,8 @@ def constant(item: Item) -> str:
 
 def snake(name: str) -> str:
     """`nodeKeyHash` as `node_key_hash`; a word of Python with an underscore behind."""
-    plain = name if name.upper() == name else re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
-    return plain.lower() + "_" * keyword.iskeyword(plain.lower())
+    plain = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+    return plain + "_" * keyword.iskeyword(plain)
 
 
 def notices_of(source: str) -> dict[str, str]:

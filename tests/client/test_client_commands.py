@@ -105,7 +105,8 @@ def test_version(operate: Operate) -> None:
 def test_a_start_imports_neither_http_nor_cryptography_nor_a_server() -> None:
     program = (
         "import sys; from parallelix.client.cli import run; run(['--help']); run(['version']); "
-        "print(sorted({'httpx', 'coincurve', 'joserfc', 'sqlalchemy', 'litestar', 'uvloop'} & set(sys.modules)))"
+        "heavy = {'httpx', 'coincurve', 'joserfc', 'sqlalchemy', 'litestar', 'uvloop', 'web3'}; "
+        "print(sorted(heavy & set(sys.modules)))"
     )
     shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert shown.stdout.splitlines()[-1] == "[]"
@@ -122,6 +123,7 @@ def test_what_cannot_be_parsed_is_one_line_and_exit_code_2(operate: Operate, arg
     ("coordinator", "sqlalchemy", ["coordinator", "grant", "you", "1prlx"]),
     ("coordinator", "uvloop", ["coordinator", "run"]),
     ("coordinator,embedded", "sqlalchemy", ["devnet", "up"]),
+    ("chain", "web3", ["chain", "show", "deployment.json"]),
 ])  # fmt: skip
 def test_a_missing_part_is_named_with_what_to_install(extra: str, library: str, arguments: list[str]) -> None:
     program = (

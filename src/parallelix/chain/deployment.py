@@ -76,14 +76,19 @@ async def deploy(
         return run.now
 
 
-async def require_code(rpc: Rpc, deployment: Deployment) -> None:
-    """Raises `WrongChain` or `DeploymentRefused` unless each contract stands where the file says, with our code."""
+async def require_chain(rpc: Rpc, deployment: Deployment) -> None:
+    """Raises `WrongChain` unless the endpoint serves the deployment's chain."""
     chain_id = await rpc.chain_id()
     if chain_id != deployment.chain_id:
         raise WrongChain(
             f"the endpoint serves chain {chain_id}, the deployment file is of chain {deployment.chain_id};"
             " give the endpoint of that chain, or another file"
         )
+
+
+async def require_code(rpc: Rpc, deployment: Deployment) -> None:
+    """Raises `WrongChain` or `DeploymentRefused` unless each contract stands where the file says, with our code."""
+    await require_chain(rpc, deployment)
     for name, entry in deployment.contracts.items():
         code = await rpc.code(entry.address)
         if not code:

@@ -36,6 +36,8 @@ REWARDS = operator_stake_rewards.CONTRACT
 VAULT = credit_vault.CONTRACT
 CONTRACTS = (TOKEN, ANCHOR, LOCKER, REWARDS, VAULT)
 """In the order of their deployment."""
+EXEMPT = (LOCKER, REWARDS, VAULT)
+"""Those that hold other people's tokens."""
 CONSTRUCTORS = {
     each.CONTRACT: each.CONSTRUCTOR
     for each in (prlx, execution_anchor, node_registry_locker, operator_stake_rewards, credit_vault)
@@ -93,9 +95,9 @@ def steps_of(deployment: Deployment) -> list[Step]:
         Create(name=REWARDS, arguments=_rewards_arguments),
         Ask(name="bind rewards", call=_bind_rewards, is_done=_rewards_bound),
         Create(name=VAULT, arguments=_vault_arguments),
-        *(_exempt(f"exempt {name}", name) for name in (LOCKER, REWARDS, VAULT)),
+        *(_exempt(f"exempt {name}", name) for name in EXEMPT),
         *(_stream_steps() if parameters.lockup else ()),
-        *(_hand_over(name) for name in (TOKEN, ANCHOR, REWARDS, VAULT) if parameters.owner != deployment.deployer),
+        *(_hand_over(name) for name in OWNED if parameters.owner != deployment.deployer),
     ]
 
 
@@ -211,7 +213,7 @@ async def _stream_bound(chain: Chain, now: Deployment) -> bool:
     return await OperatorStakeRewardsV2Views(chain, now.address(REWARDS)).lockup() == now.parameters.lockup
 
 
-_OWNED = {
+OWNED = {
     TOKEN: (PRLXViews, PRLXCalls),
     ANCHOR: (ExecutionAnchorViews, ExecutionAnchorCalls),
     REWARDS: (OperatorStakeRewardsV2Views, OperatorStakeRewardsV2Calls),
@@ -221,7 +223,7 @@ _OWNED = {
 
 
 def _hand_over(contract: str) -> Ask:
-    views, calls = _OWNED[contract]
+    views, calls = OWNED[contract]
 
     def call(now: Deployment) -> Call:
         return calls(now.address(contract)).transfer_ownership(now.parameters.owner)

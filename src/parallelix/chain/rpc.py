@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar, cast
+from urllib.parse import urlsplit
 
 import aiohttp
 from eth_utils.address import to_checksum_address
@@ -40,7 +41,9 @@ class Rpc:
     def __init__(self, url: str) -> None:
         if not url.startswith(("http://", "https://")):
             raise BadArgument("rpc", f"{url[:80]!r} is no http:// or https:// URL of an Ethereum JSON-RPC endpoint")
-        self.url = url
+        # Hosted endpoints carry the customer's key in path or user name, which no message may show.
+        parts = urlsplit(url)
+        self.name = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
         retries = ExceptionRetryConfiguration(errors=(aiohttp.ClientError, TimeoutError), retries=TRIES)
         timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
         self._provider = AsyncHTTPProvider(
@@ -141,7 +144,7 @@ class Rpc:
         with self._ours():
             answer = await self._provider.make_request(cast(Any, method), list(parameters))
         if "error" in answer:
-            raise RpcRefused(f"{self.url}: {method}: {str(answer['error'])[:300]}")
+            raise RpcRefused(f"{self.name}: {method}: {str(answer['error'])[:300]}")
         return answer.get("result")
 
     async def _ask(self, question: Awaitable[T]) -> T:
@@ -173,13 +176,17 @@ class Rpc:
         except ContractLogicError as error:
             raise from_revert(_revert_data(error)) from error
         except Web3RPCError as error:
-            raise RpcRefused(f"{self.url}: {error.message[:300]}", rpc_code=_rpc_code(error)) from error
+            raise RpcRefused(f"{self.name}: {error.message[:300]}", rpc_code=_rpc_code(error)) from error
+        except aiohttp.ClientResponseError as error:
+            raise ChainUnreachable(
+                f"{self.name}: HTTP status {error.status} ({error.message[:100]}); check the URL and its key"
+            ) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ChainUnreachable(
-                f"{self.url}: {type(error).__name__}: {error or 'no answer'}; check the URL and that the node runs"
+                f"{self.name}: {type(error).__name__}: {error or 'no answer'}; check the URL and that the node runs"
             ) from error
         except (Web3ValueError, Web3Exception, ValueError, KeyError) as error:
-            raise ChainUnreachable(f"{self.url}: no Ethereum JSON-RPC endpoint ({str(error)[:200]})") from error
+            raise ChainUnreachable(f"{self.name}: no Ethereum JSON-RPC endpoint ({str(error)[:200]})") from error
 
 
 @asynccontextmanager

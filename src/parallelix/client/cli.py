@@ -20,7 +20,8 @@ from parallelix.terminal import Console
 
 PROGRAM = "parallelix"
 COMMANDS = (
-    "login", "ask", "request", "receipt", "quote", "models", "account", "keys", "coordinator", "devnet", "version",
+    "login", "ask", "request", "receipt", "quote", "models", "account", "keys", "coordinator", "devnet", "chain",
+    "version",
 )  # fmt: skip
 LIST_LIMIT = 20
 
@@ -301,6 +302,21 @@ def devnet(context: typer.Context) -> int:
     with needing("coordinator,embedded"):
         from parallelix.devnet.cli import app as devnet_app
     code = devnet_app(list(context.args), prog_name=f"{PROGRAM} devnet", standalone_mode=False)
+    return code if isinstance(code, int) else 0
+
+
+@app.command(
+    short_help="The contracts: deploy, show.",
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def chain(context: typer.Context) -> int:
+    """The contracts: deploy them to an Ethereum endpoint, look at a deployment."""
+    from parallelix.client.commands.extras import needing
+
+    with needing("chain"):
+        from parallelix.chain.cli import app as chain_app
+    code = chain_app(list(context.args), prog_name=f"{PROGRAM} chain", standalone_mode=False)
     return code if isinstance(code, int) else 0
 
 

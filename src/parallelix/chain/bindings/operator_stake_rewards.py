@@ -225,6 +225,8 @@ _SYNC = Function("sync", ("uint256",))
 _EARNED = Function("earned", ("uint256",), ("uint256",))
 _NODE = Function("node", ("uint256",), ("(uint256,uint256,bool,bool,bool)",))
 _WEIGHT_OF = Function("weightOf", ("uint256",), ("uint256",))
+_LOCKUP = Function("lockup", (), ("address",))
+_STREAM_ID = Function("streamId", (), ("uint256",))
 _MULTIPLIER_TENTHS = Function("multiplierTenths", ("uint256",), ("uint256",))
 _RATE_PER_SECOND = Function("ratePerSecond", (), ("uint256",))
 _IS_FRESH = Function("isFresh", (), ("bool",))
@@ -252,8 +254,6 @@ _BOOTSTRAP_SECONDS = Function("bootstrapSeconds", (), ("uint256",))
 _STALE_SECONDS = Function("staleSeconds", (), ("uint256",))
 _LIVENESS = Function("liveness", (), ("address",))
 _GUARDIAN = Function("guardian", (), ("address",))
-_LOCKUP = Function("lockup", (), ("address",))
-_STREAM_ID = Function("streamId", (), ("uint256",))
 
 
 class OperatorStakeRewardsV2Views(Views):
@@ -283,6 +283,14 @@ class OperatorStakeRewardsV2Views(Views):
     async def weight_of(self, node_id: int) -> int:
         """The weight with which a node earns, in wei of stake x tenths; 0 while it does not."""
         return await self._one(_WEIGHT_OF, node_id)
+
+    async def lockup(self) -> Address:
+        """The Sablier Lockup whose stream funds the bootstrap; the zero address until it is bound."""
+        return await self._one(_LOCKUP)
+
+    async def stream_id(self) -> int:
+        """The number of that stream."""
+        return await self._one(_STREAM_ID)
 
     async def multiplier_tenths(self, hardware_tier: int) -> int:
         """What the stake of a tier counts, in tenths."""
@@ -358,12 +366,6 @@ class OperatorStakeRewardsV2Views(Views):
 
     async def guardian(self) -> Address:
         return await self._one(_GUARDIAN)
-
-    async def lockup(self) -> Address:
-        return await self._one(_LOCKUP)
-
-    async def stream_id(self) -> int:
-        return await self._one(_STREAM_ID)
 
 
 class OperatorStakeRewardsV2Calls(Calls):
