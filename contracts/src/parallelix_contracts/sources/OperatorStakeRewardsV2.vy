@@ -621,12 +621,22 @@ def _check_stream(sablier: ISablierLockup, stream_id: uint256):
     deposited_wei: uint256 = convert(staticcall sablier.getDepositedAmount(stream_id), uint256)
     refunded_wei: uint256 = convert(staticcall sablier.getRefundedAmount(stream_id), uint256)
     assert deposited_wei == bootstrapAmount and refunded_wei == 0, "rewards: stream is of another amount"
-    # What it paid before this contract owned it would never come.
+    # What it paid elsewhere, before it belonged to this contract, would never come. What it paid here may be gone again.
     withdrawn_wei: uint256 = convert(staticcall sablier.getWithdrawnAmount(stream_id), uint256)
-    assert withdrawn_wei <= staticcall IERC20(token).balanceOf(self), "rewards: stream was paid out elsewhere"
+    assert withdrawn_wei <= self._received_before_binding_wei(), "rewards: stream was paid out elsewhere"
     assert (
         staticcall prlx.isExempt(self) and staticcall prlx.isExempt(sablier.address)
     ), "rewards: not exempt from the transfer tax"
+
+
+@view
+def _received_before_binding_wei() -> uint256:
+    """
+    @dev All that ever arrived. Without a stream all of it is income, and the newest bucket knows how much came before it.
+    """
+    pool: Pool = self._load()
+    newest: Bucket = self._load_bucket(pool.bucket_tail)
+    return newest.before + newest.amount + self._arrived_wei(pool)
 
 
 # --- every state change: collect, distribute ---
