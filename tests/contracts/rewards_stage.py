@@ -123,7 +123,16 @@ class Stage:
         """All that a call to the rewards contract could have changed."""
         rewards, ids = self.rewards, range(self.network.locker.nodeCount() + 2)
         totals = ("index", "totalWeight", "held", "bootstrapHeld", "undistributed", "lastUpdateAt", "lastReportAt")
-        settings = ("lastReportedBatch", "paused", "liveness", "guardian", "owner", "pending_owner", "lockup", "streamId")
+        settings = (
+            "lastReportedBatch",
+            "paused",
+            "liveness",
+            "guardian",
+            "owner",
+            "pending_owner",
+            "lockup",
+            "streamId",
+        )
         holders = {rewards.address, rewards.lockup(), self.network.roles.deployer, *self.owners}
         return {
             "values": {name: getattr(rewards, name)() for name in (*totals, *settings)},

@@ -36,7 +36,11 @@ def test_without_a_stream_it_books_what_arrived(stage: Stage) -> None:
     stage.fund(3 * PRLX)
     stage.pull()
     assert stage.events() == [("RewardsFunded", {"source": INCOME_SOURCE, "amount": 3 * PRLX, "totalHeld": 3 * PRLX})]
-    assert (stage.rewards.held(), stage.rewards.undistributed(), stage.rewards.bootstrapHeld()) == (3 * PRLX, 3 * PRLX, 0)
+    assert (stage.rewards.held(), stage.rewards.undistributed(), stage.rewards.bootstrapHeld()) == (
+        3 * PRLX,
+        3 * PRLX,
+        0,
+    )
 
 
 def test_both_sources_of_one_call_are_told_apart(streaming: Stage) -> None:
