@@ -17,15 +17,17 @@ export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-env test lint format docs demo bench crash canary fuzz-api demo-model train-model contracts \
+.PHONY: help setup setup-chain setup-env test lint format docs demo bench crash canary fuzz-api demo-model train-model contracts \
 	contracts-long gas changelog clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: setup-env ## install all that tests, demo and the rest need; quick when it is there
+setup: setup-env setup-chain ## install all that tests, demo and the rest need; quick when it is there
 	@$(PYTHON) scripts/systemd.py
 	@$(PYTHON) scripts/ollama.py ensure
+
+setup-chain: setup-env ## a chain for this machine, and the contracts of Sablier, from npm
 	@$(PYTHON) scripts/anvil.py ensure
 	@$(PYTHON) scripts/sablier.py ensure
 
@@ -74,11 +76,11 @@ demo-model: setup-env | $(REPORTS) ## ask the demonstration models ten questions
 contracts: setup-env ## compile the contracts and write their artifacts, to be committed with the sources
 	$(RUN) contracts/compile.py
 
-contracts-long: setup-env | $(REPORTS) ## the contracts' state machines at length, resumable: make contracts-long SHARD=2/8
+contracts-long: setup-chain | $(REPORTS) ## the contracts' state machines at length, resumable: make contracts-long SHARD=2/8
 	$(RUN) -m bench.contracts_long --shard $(SHARD) --report $(REPORTS)/contracts-long.json
 
-gas: setup-env | $(REPORTS) ## what each call to the contracts costs, beside what it may cost
-	$(RUN) -m bench.gas --report $(REPORTS)/gas.json
+gas: setup-chain | $(REPORTS) ## what each call to the contracts costs, beside what it may cost
+	$(RUN) -m bench.gas --report $(REPORTS)/gas.json --table
 
 changelog: setup-env ## gather changelog.d into CHANGELOG.md for a release: make changelog VERSION=0.2.0
 	$(RUN) -m towncrier build --yes --version $(VERSION)
