@@ -66,6 +66,7 @@ def _move(sender: address, receiver: address, amount: uint256) -> bool:
     if self.mode == SAY_FALSE:
         return False
     if self.mode == CALL_BACK:
+        self.mode = 0
         done: bool = raw_call(self.callTarget, self.callData, max_outsize=0, revert_on_failure=False)
         self.callsTried += 1
         if done:
