@@ -15,6 +15,7 @@ from eth_account.messages import encode_typed_data
 from eth_account.signers.local import LocalAccount
 from harness import revert_reason
 from hostile_contracts import hostile_deployer
+from permits import Permit, Signature
 from sources import deployer_of
 
 PRLX = 10**18
@@ -70,37 +71,23 @@ class Clearance:
             "nonce": self.nonce,
             "expiry": self.expiry,
         }
-        v, r, s = signature_of(signer, domain, {"Clearance": CLEARANCE_FIELDS}, message)
-        return self.amount, self.cumulative_spent, self.nonce, self.expiry, v, r, s
+        signed = signer.sign_message(encode_typed_data(domain, {"Clearance": CLEARANCE_FIELDS}, message))
+        r, s = signed.r.to_bytes(32, "big"), signed.s.to_bytes(32, "big")
+        return self.amount, self.cumulative_spent, self.nonce, self.expiry, signed.v, r, s
 
 
-def signature_of(
-    signer: LocalAccount, domain: dict[str, Any], types: dict[str, Any], message: dict[str, Any]
-) -> tuple[int, bytes, bytes]:
-    signed = signer.sign_message(encode_typed_data(domain, types, message))
-    return signed.v, signed.r.to_bytes(32, "big"), signed.s.to_bytes(32, "big")
-
-
-def permit_of(
-    owner: LocalAccount, token: Any, spender: str, amount: int, deadline: int, *, nonce: int | None = None
-) -> tuple[int, bytes, bytes]:
-    """The signature of an EIP-2612 permit over PRLX."""
-    fields = [("owner", "address"), ("spender", "address"), ("value", "uint256"), ("nonce", "uint256")]
-    types = {"Permit": [{"name": name, "type": kind} for name, kind in [*fields, ("deadline", "uint256")]]}
-    domain = {
-        "name": "ParalleliX",
-        "version": "1",
-        "chainId": boa.env.evm.patch.chain_id,
-        "verifyingContract": token.address,
-    }
-    message = {
-        "owner": owner.address,
-        "spender": spender,
-        "value": amount,
-        "nonce": token.nonces(owner.address) if nonce is None else nonce,
-        "deadline": deadline,
-    }
-    return signature_of(owner, domain, types, message)
+def permit_of(owner: LocalAccount, token: Any, spender: str, amount_wei: int, deadline: int) -> Signature:
+    """A permit over PRLX with the owner's next nonce."""
+    permit = Permit(
+        token=token.address,
+        chain_id=boa.env.evm.patch.chain_id,
+        owner=owner.address,
+        spender=spender,
+        amount=amount_wei,
+        nonce=token.nonces(owner.address),
+        deadline=deadline,
+    )
+    return permit.signed_by(owner)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

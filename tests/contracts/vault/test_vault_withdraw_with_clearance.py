@@ -6,9 +6,8 @@ import boa
 import pytest
 from hostile_contracts import TokenMode
 from locker_scene import events
-from vault_scene import FORGER, PRLX, SETTLER, VaultScene, deploy_vault_of
-
-CURVE_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
+from permits import Signature
+from vault_scene import FORGER, PRLX, VaultScene, deploy_vault_of
 
 
 def test_a_clearance_settles_what_was_spent_and_pays_at_once(scene: VaultScene, alice: str, bob: str) -> None:
@@ -190,10 +189,10 @@ def test_a_new_settler_makes_the_clearances_of_the_last_one_void(scene: VaultSce
 
 
 def test_the_other_form_of_the_same_signature_is_refused(scene: VaultScene, alice: str) -> None:
-    *fields, v, r, s = scene.clearance(alice, PRLX).arguments(scene.vault.address, signer=SETTLER)
-    high_s = (CURVE_ORDER - int.from_bytes(s, "big")).to_bytes(32, "big")
+    *fields, v, r, s = scene.clearance(alice, PRLX).arguments(scene.vault.address)
+    other = Signature(v, r, s).malleated()
     with scene.refused("ecdsa: invalid signature `s` value"):
-        scene.vault.withdrawWithClearance(*fields, 55 - v, r, high_s, sender=alice)
+        scene.vault.withdrawWithClearance(*fields, *other, sender=alice)
 
 
 @pytest.mark.parametrize("v", [0, 1, 26, 29, 255])
