@@ -65,7 +65,7 @@ def test_it_never_falls_whatever_is_done(streaming: Stage, pair: tuple[int, int]
     steps = [
         lambda: streaming.fund(10 * PRLX),
         lambda: lockup.withdraw(rewards.streamId(), rewards.address, 1, sender=stranger()),
-        lambda: streaming.pull(),
+        streaming.pull,
         lambda: streaming.report((second, True, 5)),
         lambda: streaming.offline(first),
         lambda: streaming.online(first, second),
@@ -75,9 +75,9 @@ def test_it_never_falls_whatever_is_done(streaming: Stage, pair: tuple[int, int]
         lambda: streaming.online(first, second),
         lambda: streaming.claim(second),
         lambda: streaming.retire(second),
-        lambda: go_to_midnight(),
+        go_to_midnight,
         lambda: pass_time(40 * DAY_SECONDS),
-        lambda: streaming.report(),
+        streaming.report,
         lambda: streaming.retire(first),
     ]
     lowest_wei = 0
