@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
 from eth_utils.crypto import keccak
@@ -12,6 +16,28 @@ from parallelix.chain.deployment_file import Parameters, StepEntry
 
 ETHER = 10**18
 PRLX = 10**18
+GWEI = 10**9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ethereum:
+    """A real anvil with a real Sablier Lockup on it."""
+
+    anvil: services.Anvil
+    lockup: Address
+
+    @property
+    def url(self) -> str:
+        return self.anvil.url
+
+    @contextmanager
+    def undone(self) -> Generator[None]:
+        """What happens inside has not happened afterwards. anvil itself would leave the price of gas as it is."""
+        self.anvil.ask("anvil_setNextBlockBaseFeePerGas", hex(GWEI))
+        before = self.anvil.ask("evm_snapshot")
+        yield
+        self.anvil.ask("evm_revert", before)
+        self.anvil.ask("anvil_setNextBlockBaseFeePerGas", hex(GWEI))
 
 
 def key(name: str) -> LocalAccount:

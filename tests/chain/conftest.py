@@ -1,11 +1,11 @@
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from chain_scene import Silent, funded, key, named_roles
+from chain_scene import Ethereum, Silent, funded, key, named_roles
 from eth_account.signers.local import LocalAccount
 
 import services
@@ -13,18 +13,6 @@ from parallelix.chain import deployment, sablier
 from parallelix.chain.abi import Address
 from parallelix.chain.deployment_file import Deployment, Parameters
 from parallelix.chain.rpc import Rpc, connected
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ethereum:
-    """A real anvil with a real Sablier Lockup on it."""
-
-    anvil: services.Anvil
-    lockup: Address
-
-    @property
-    def url(self) -> str:
-        return self.anvil.url
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +23,10 @@ def shared_ethereum(sablier_folder: Path) -> Iterator[Ethereum]:
 
         def create(code: bytes) -> Address:
             sent = chain.ask("eth_sendTransaction", {"from": rich, "data": "0x" + code.hex()})
-            return chain.ask("eth_getTransactionReceipt", sent)["contractAddress"]
+            # anvil answers before the block is there.
+            while (receipt := chain.ask("eth_getTransactionReceipt", sent)) is None:
+                time.sleep(0.005)
+            return receipt["contractAddress"]
 
         deployed = sablier.deploy(sablier.read_packages(sablier_folder), create, admin=rich)
         yield Ethereum(anvil=chain, lockup=deployed.lockup)
@@ -43,9 +34,8 @@ def shared_ethereum(sablier_folder: Path) -> Iterator[Ethereum]:
 
 @pytest.fixture
 def ethereum(shared_ethereum: Ethereum) -> Iterator[Ethereum]:
-    before = shared_ethereum.anvil.ask("evm_snapshot")
-    yield shared_ethereum
-    shared_ethereum.anvil.ask("evm_revert", before)
+    with shared_ethereum.undone():
+        yield shared_ethereum
 
 
 @pytest.fixture

@@ -39,6 +39,10 @@ FEE_GWEI_MAX = 200
 NONCES_MAX = 3
 """How often a step begins anew because the deployer's key was used elsewhere meanwhile."""
 
+HARMLESS = ("nonce too low", "underpriced", "less than block base fee")
+"""Refusals of a transaction that a receipt explains or a dearer attempt heals: its number was used, a dearer one is on
+its way, or a block costs more by now."""
+
 
 class Progress(Protocol):
     """Is told how a deployment goes on."""
@@ -295,8 +299,7 @@ class _Run:
         try:
             await self._rpc.send_raw(bytes.fromhex(attempt.raw[2:]))
         except RpcRefused as error:
-            # Its number was used, or a dearer attempt is on its way: the receipts will tell.
-            if not any(each in error.message.lower() for each in ("nonce too low", "underpriced")):
+            if not any(each in error.message.lower() for each in HARMLESS):
                 raise
 
     async def _raise_fee(self, step: Step, pending: Pending) -> None:

@@ -27,6 +27,7 @@ FILE_BYTES_MAX = 1024 * 1024
 ATTEMPTS_MAX = 10
 """Ten raises of a fee by an eighth triple it. Beyond, somebody should look."""
 TOKEN = 10**18
+SUPPLY = 100_000_000 * TOKEN
 Wei = Annotated[str, Meta(pattern=r"^(0|[1-9][0-9]{0,77})$")]
 ROLES = ("owner", "validator", "liveness", "settler", "guardian", "treasury", "infrastructure")
 
@@ -115,10 +116,10 @@ def checked(parameters: Parameters) -> Parameters:
     lockup = address_of(parameters.lockup, name="lockup") if parameters.lockup else ""
     for name, value, least, most in (
         ("withdrawal_delay_seconds", parameters.withdrawal_delay_seconds, 1, 86_400),
-        ("bootstrap_amount", int(parameters.bootstrap_amount), 1, 100_000_000 * TOKEN),
+        ("bootstrap_amount", int(parameters.bootstrap_amount), 1, SUPPLY),
         ("bootstrap_seconds", parameters.bootstrap_seconds, 1, 2**32 - 1),
         ("stale_seconds", parameters.stale_seconds, 1, 86_400),
-        ("default_daily_limit", int(parameters.default_daily_limit), 0, 2**128 - 1),
+        ("default_daily_limit", int(parameters.default_daily_limit), 0, SUPPLY),
         *((f"multipliers_tenths[{at}]", each, 1, 100) for at, each in enumerate(parameters.multipliers_tenths)),
     ):
         if not least <= value <= most:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Generator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
@@ -79,7 +79,7 @@ class Rpc:
 
     async def fees(self) -> Fees:
         """Enough for the next block even if it costs twice what the newest one does."""
-        tip_wei = await self._ask(self._eth.max_priority_fee)
+        tip_wei = int(await self.request("eth_maxPriorityFeePerGas"), 16)
         return Fees(most_wei=2 * await self.base_fee_wei() + tip_wei, tip_wei=tip_wei)
 
     async def base_fee_wei(self) -> int:
@@ -144,7 +144,7 @@ class Rpc:
         with self._ours():
             answer = await self._provider.make_request(cast(Any, method), list(parameters))
         if "error" in answer:
-            raise RpcRefused(f"{self.name}: {method}: {str(answer['error'])[:300]}")
+            raise self._refused(answer, method)
         return answer.get("result")
 
     async def _ask(self, question: Awaitable[T]) -> T:
@@ -169,6 +169,13 @@ class Rpc:
             pass
         return from_revert(b"", what=what)
 
+    def _refused(self, answer: Mapping[str, Any], otherwise: str) -> RpcRefused:
+        given = answer.get("error")
+        if not isinstance(given, dict):
+            return RpcRefused(f"{self.name}: {str(given or otherwise)[:300]}")
+        error = cast("dict[str, Any]", given)
+        return RpcRefused(f"{self.name}: {str(error.get('message', otherwise))[:300]}", rpc_code=error.get("code"))
+
     @contextmanager
     def _ours(self) -> Generator[None]:
         try:
@@ -176,7 +183,7 @@ class Rpc:
         except ContractLogicError as error:
             raise from_revert(_revert_data(error)) from error
         except Web3RPCError as error:
-            raise RpcRefused(f"{self.name}: {error.message[:300]}", rpc_code=_rpc_code(error)) from error
+            raise self._refused(error.rpc_response or {}, error.message) from error
         except aiohttp.ClientResponseError as error:
             raise ChainUnreachable(
                 f"{self.name}: HTTP status {error.status} ({error.message[:100]}); check the URL and its key"
@@ -241,8 +248,3 @@ def _revert_data(error: ContractLogicError) -> bytes:
         return bytes.fromhex(data.removeprefix("Reverted ").removeprefix("0x")) if data else b""
     except ValueError:
         return b""
-
-
-def _rpc_code(error: Web3RPCError) -> int | None:
-    given: Any = (error.rpc_response or {}).get("error")
-    return given.get("code") if isinstance(given, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
