@@ -45,7 +45,7 @@ RPC_HELP = "The Ethereum JSON-RPC endpoint."
 
 
 class DeployAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What `deploy --json` prints: the rest is in `file`."""
+    """What `deploy --json` prints: the rest is in `file`. The owner must still accept the `unaccepted` contracts."""
 
     file: str
     chain_id: int
@@ -53,6 +53,7 @@ class DeployAnswer(msgspec.Struct, frozen=True, kw_only=True):
     contracts: dict[str, Address]
     stream_id: int | None
     complete: bool
+    unaccepted: tuple[str, ...]
 
 
 class ShowAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,7 +97,7 @@ def deploy(
         typer.Option(
             metavar="PRLX", min=0, max=100_000_000, help="Settled a day at most, unless the account says otherwise."
         ),
-    ] = 1_000,
+    ] = 10_000,
     max_fee_gwei: Annotated[
         int, typer.Option(metavar="GWEI", min=1, max=100_000, help="What a unit of gas may cost at most.")
     ] = FEE_GWEI_MAX,
@@ -171,10 +172,11 @@ async def _deploy(
         chain_id = await endpoint.chain_id()
         console.heading(f"deploying to chain {chain_id} from {account.address}")
         done = await deploying.deploy(endpoint, account, parameters, out, _Shown(console), settings)
-        waiting = [each.name for each in await inspection.owners(endpoint, done) if not each.holds]
+        owners = await inspection.owners(endpoint, done)
+    unaccepted = tuple(each.name.removeprefix("owner of ") for each in owners if not each.holds)
     console.done(f"all five contracts are deployed; {out} says where")
-    if waiting:
-        console.warn(f"{done.parameters.owner} must still call accept_ownership: {', '.join(waiting)}")
+    if unaccepted:
+        console.warn(f"{done.parameters.owner} must still call accept_ownership of {', '.join(unaccepted)}")
     contracts = {name: entry.address for name, entry in done.contracts.items()}
     console.value(
         DeployAnswer(
@@ -184,6 +186,7 @@ async def _deploy(
             contracts=contracts,
             stream_id=done.stream_id,
             complete=done.complete,
+            unaccepted=unaccepted,
         )
     )
     return 0

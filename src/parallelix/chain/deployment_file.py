@@ -47,7 +47,7 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     infrastructure: Address
     lockup: Address = ""
     withdrawal_delay_seconds: int = 86_400
-    default_daily_limit: Wei = str(1_000 * TOKEN)
+    default_daily_limit: Wei = str(10_000 * TOKEN)
     bootstrap_amount: Wei = str(25_000_000 * TOKEN)
     bootstrap_seconds: int = 731 * 86_400
     multipliers_tenths: tuple[int, int, int, int] = (10, 20, 25, 30)
