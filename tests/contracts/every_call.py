@@ -95,12 +95,14 @@ class Call:
     def contract_on(self, stage: Stage) -> Any:
         return self.target(stage) if self.target else stage.network.contract(self.contract)
 
-    def make(self, stage: Stage, caller: str, arguments: Arguments) -> None:
+    def make(self, stage: Stage, caller: str, arguments: Arguments) -> list[Any]:
+        """Makes the call, and returns what it and all that it called have logged."""
         contract = self.contract_on(stage)
         if self.function == "fallback":
-            boa.env.raw_call(contract.address, sender=caller, value=self.value_wei)
-        else:
-            getattr(contract, self.function)(*arguments, sender=caller, value=self.value_wei)
+            computation = boa.env.raw_call(contract.address, sender=caller, value=self.value_wei)
+            return contract.get_logs(computation, strict=False)
+        getattr(contract, self.function)(*arguments, sender=caller, value=self.value_wei)
+        return contract.get_logs(strict=False)
 
 
 # The stage
