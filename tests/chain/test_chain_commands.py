@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from chain_scene import Ethereum, funded, key, named_roles
 from eth_account.signers.local import LocalAccount
 
 from parallelix.chain import deployment_file
-from parallelix.chain.deployment_file import ROLES
+from parallelix.chain.deployment_file import ROLES, Deployment
 from parallelix.chain.plan import CONTRACTS
 from parallelix.chain.wallet import KEY_VARIABLE
 from parallelix.client.cli import run
@@ -32,9 +31,9 @@ class Printed:
 class Terminal:
     """One person's terminal, 80 columns wide, with the deployer's key in its environment."""
 
-    def __init__(self, ethereum: Ethereum, capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    def __init__(self, ethereum: Ethereum, capsys: pytest.CaptureFixture[str], file: Path) -> None:
         self.ethereum = ethereum
-        self.file = folder / "deployment.json"
+        self.file = file
         self._capsys = capsys
 
     def run(self, *arguments: str) -> Printed:
@@ -58,8 +57,15 @@ def terminal(
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.delenv("PARALLELIX_RPC", raising=False)
-    monkeypatch.setenv(KEY_VARIABLE, funded(ethereum.anvil, key("deployer")).key.hex())
-    return Terminal(ethereum, capsys, tmp_path)
+    monkeypatch.setenv(KEY_VARIABLE, funded(ethereum.anvil, key("another deployer")).key.hex())
+    return Terminal(ethereum, capsys, tmp_path / "new.json")
+
+
+@pytest.fixture
+def showing(terminal: Terminal, deployment_path: Path) -> Terminal:
+    """A terminal beside a finished deployment."""
+    terminal.file = deployment_path
+    return terminal
 
 
 def test_deploy_shows_each_step_and_what_the_owner_still_has_to_do(terminal: Terminal) -> None:
@@ -89,10 +95,8 @@ def test_deploy_again_does_nothing_and_json_says_where_everything_is(terminal: T
     assert "✓ PRLX" not in terminal.deploy().out
 
 
-def test_show_prints_a_deployment_in_80_columns_and_checks_it_against_the_chain(terminal: Terminal) -> None:
-    terminal.deploy("--lockup", terminal.ethereum.lockup)
-
-    plain, checked = terminal.show(), terminal.show("--rpc", terminal.ethereum.url)
+def test_show_prints_a_deployment_in_80_columns_and_checks_it_against_the_chain(showing: Terminal) -> None:
+    plain, checked = showing.show(), showing.show("--rpc", showing.ethereum.url)
 
     assert (plain.code, plain.err, checked.code, checked.err) == (0, "", 0, "")
     assert "// deployment on chain 31337, complete" in plain.out
@@ -105,14 +109,11 @@ def test_show_prints_a_deployment_in_80_columns_and_checks_it_against_the_chain(
     assert max(map(len, checked.out.splitlines())) <= 80
 
 
-def test_show_fails_where_the_chain_is_not_what_the_file_says(terminal: Terminal) -> None:
-    terminal.deploy()
-    done = deployment_file.read(terminal.file)
-    assert done is not None
-    terminal.ethereum.anvil.ask("anvil_setCode", done.address("CreditVault"), "0x6001")
+def test_show_fails_where_the_chain_is_not_what_the_file_says(showing: Terminal, deployed: Deployment) -> None:
+    showing.ethereum.anvil.ask("anvil_setCode", deployed.address("CreditVault"), "0x6001")
 
-    printed = terminal.show("--rpc", terminal.ethereum.url)
-    as_json = terminal.show("--rpc", terminal.ethereum.url, "--json")
+    printed = showing.show("--rpc", showing.ethereum.url)
+    as_json = showing.show("--rpc", showing.ethereum.url, "--json")
 
     assert printed.code == as_json.code == 1
     assert "✗ code of CreditVault             other code, in the file as compiled" in printed.out
@@ -174,17 +175,14 @@ def test_what_cannot_be_done_is_one_line_on_standard_error(
     assert printed.err.count("\n") == 1
 
 
-def test_an_endpoint_that_does_not_answer_is_told_in_one_line(terminal: Terminal) -> None:
-    terminal.deploy()
-
-    printed = terminal.show("--rpc", "http://127.0.0.1:1")
+def test_an_endpoint_that_does_not_answer_is_told_in_one_line(showing: Terminal) -> None:
+    printed = showing.show("--rpc", "http://127.0.0.1:1")
 
     assert (printed.code, printed.out) == (1, "")
     assert printed.err.startswith("✗ chain.unreachable: http://127.0.0.1:1: ")
 
 
-def test_the_environment_can_name_the_endpoint(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal.deploy()
-    monkeypatch.setitem(os.environ, "PARALLELIX_RPC", terminal.ethereum.url)
+def test_the_environment_can_name_the_endpoint(showing: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARALLELIX_RPC", showing.ethereum.url)
 
-    assert "// on the chain" in terminal.show().out
+    assert "// on the chain" in showing.show().out

@@ -82,9 +82,9 @@ async def refused(rpc: Rpc, deployer: LocalAccount, parameters: Parameters, path
 
 
 async def test_another_deployment_is_not_mixed_into_the_one_in_the_file(
-    rpc: Rpc, deployer: LocalAccount, parameters: Parameters, deployed: Deployment, tmp_path: Path
+    rpc: Rpc, parameters: Parameters, deployment_path: Path
 ) -> None:
-    path = tmp_path / "deployment.json"
+    path, deployer = deployment_path, key("deployer")
     before = path.read_bytes()
     other = msgspec.structs.replace(parameters, settler=SOMEBODY, stale_seconds=60)
 
@@ -95,12 +95,11 @@ async def test_another_deployment_is_not_mixed_into_the_one_in_the_file(
 
 
 async def test_a_file_of_another_chain_is_refused(
-    rpc: Rpc, deployer: LocalAccount, parameters: Parameters, deployed: Deployment, tmp_path: Path
+    rpc: Rpc, parameters: Parameters, deployed: Deployment, deployment_path: Path
 ) -> None:
-    path = tmp_path / "deployment.json"
-    deployment_file.write(path, msgspec.structs.replace(deployed, chain_id=1))
+    deployment_file.write(deployment_path, msgspec.structs.replace(deployed, chain_id=1))
 
-    message = await refused(rpc, deployer, parameters, path, Settings())
+    message = await refused(rpc, key("deployer"), parameters, deployment_path, Settings())
 
     assert "serves chain 31337, the deployment file is of chain 1" in message
 

@@ -63,15 +63,6 @@ async def scene(
         yield Scene(wire, rpc, deployer, parameters, tmp_path / "deployment.json")
 
 
-async def undisturbed(ethereum: Ethereum, scene: Scene) -> Deployment:
-    """What one run makes of it, with the chain as it was before."""
-    with ethereum.undone():
-        found = await scene.run()
-    assert found is not None
-    scene.path.unlink()
-    return without_fees(found)
-
-
 def without_fees(found: Deployment) -> Deployment:
     """Without what depends on the price of gas and on the second of the clock."""
     replace = msgspec.structs.replace
@@ -88,9 +79,9 @@ def transactions_of(ethereum: Ethereum, account: LocalAccount) -> int:
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 async def test_cut_at_every_transaction_it_goes_on_and_ends_the_same(
-    ethereum: Ethereum, scene: Scene, deployer: LocalAccount, moment: str
+    ethereum: Ethereum, scene: Scene, deployer: LocalAccount, undisturbed: Deployment, moment: str
 ) -> None:
-    expected = await undisturbed(ethereum, scene)
+    expected = without_fees(undisturbed)
     # What never reached the chain has to be sent again before the next one can be cut.
     sends, runs = (2, 0) if moment == "before" else (1, 0)
 
@@ -108,9 +99,9 @@ def cut_at(scene: Scene, request: int, moment: str) -> Cut:
 
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_cut_at_any_request_whatever_it_goes_on_and_ends_the_same(
-    ethereum: Ethereum, scene: Scene, seed: int
+    scene: Scene, undisturbed: Deployment, seed: int
 ) -> None:
-    expected = await undisturbed(ethereum, scene)
+    expected = without_fees(undisturbed)
     chance = Random(seed)
     runs = 0
 
@@ -171,14 +162,14 @@ async def spend_a_number(rpc: Rpc, account: LocalAccount) -> None:
 
 
 async def test_a_finished_deployment_is_verified_and_left_as_it_is(
-    ethereum: Ethereum, scene: Scene, deployer: LocalAccount
+    ethereum: Ethereum, rpc: Rpc, parameters: Parameters, deployed: Deployment, deployment_path: Path
 ) -> None:
-    first = await scene.run()
-    before, sent = scene.path.read_bytes(), transactions_of(ethereum, deployer)
+    deployer = key("deployer")
+    before, sent = deployment_path.read_bytes(), transactions_of(ethereum, deployer)
 
-    assert await scene.run() == first
+    assert await deployment.deploy(rpc, deployer, parameters, deployment_path, Silent(), QUICK) == deployed
 
-    assert (scene.path.read_bytes(), transactions_of(ethereum, deployer)) == (before, sent)
+    assert (deployment_path.read_bytes(), transactions_of(ethereum, deployer)) == (before, sent)
 
 
 async def test_a_transaction_whose_fee_no_longer_pays_is_sent_dearer_and_has_its_effect_once(
