@@ -118,13 +118,17 @@ class Schedule:
     def _draw_terms(self) -> RewardTerms:
         draw = self.random
         stale_seconds = draw.choice([1, 12, 3_600, 21_600, 21_600, 86_400, 86_400])
-        seconds = draw.choice([1, 7, 3_600, DAY_SECONDS, 3 * DAY_SECONDS, draw.randint(1, 10**6), 731 * DAY_SECONDS])
+        amounts_wei = [1, 999, *(self._amount(60_000_000 * 10**18) for _ in range(3)), 25_000_000 * 10**18]
         return RewardTerms(
-            bootstrap_wei=draw.choice([1, 999, self._amount(60_000_000 * 10**18), 25_000_000 * 10**18]),
-            bootstrap_seconds=seconds,
+            bootstrap_wei=draw.choice(amounts_wei),
+            bootstrap_seconds=self._duration_seconds(),
             multipliers_tenths=draw.choice([(10, 20, 25, 30), (1, 1, 1, 1), (100, 7, 100, 33)]),
             stale_seconds=stale_seconds,
         )
+
+    def _duration_seconds(self) -> int:
+        draw = self.random
+        return draw.choice([1, 3_600, DAY_SECONDS, 3 * DAY_SECONDS + 1, draw.randint(1, 10**6), 731 * DAY_SECONDS])
 
     def _amount(self, most_wei: int) -> int:
         """Any size is as likely as any other: as many draws below 1,000 wei as above 100,000 tokens."""
@@ -142,7 +146,8 @@ class Schedule:
 
     def _open(self) -> None:
         draw, scene = self.random, self.scene
-        scene.start_stream(draw.choice([self.terms.bootstrap_seconds, draw.randint(1, 30 * DAY_SECONDS)]))
+        long_seconds = draw.randint(DAY_SECONDS, 90 * DAY_SECONDS)
+        scene.start_stream(draw.choice([self.terms.bootstrap_seconds, self._duration_seconds(), long_seconds]))
         if draw.random() < 0.85:
             scene.bind_stream()
         for _ in range(draw.choice([1, 2, 3, 5, 8, 13, 21, NODES_MAX])):
@@ -246,9 +251,8 @@ class Schedule:
 
     def claim(self) -> str:
         node_id = self._some_node()
-        if self.scene.rewards.earned(node_id) == 0:
-            return "nothing earned"
-        return f"{node_id}: {self.scene.claim(node_id)}"
+        said_wei = int(self.scene.rewards.earned(node_id))
+        return f"{node_id}: {self.scene.claim(node_id, said_wei=said_wei)}" if said_wei else "nothing earned"
 
     def retire(self) -> str:
         node_id = self._some_node()

@@ -169,13 +169,23 @@ class RewardsModel:
         bootstrap_wei, steps = self._due(now, bootstrap_received_wei)
         return sum((day.per_second_wei() * seconds for day, seconds in steps), bootstrap_wei)
 
+    def is_short(self, now: int) -> bool:
+        """Whether more bootstrap is due by now than is held."""
+        return self._bootstrap_due_wei(now) > self.bootstrap_received_wei - self.bootstrap_paid_wei
+
+    def _bootstrap_due_wei(self, now: int) -> Fraction:
+        """What the bootstrap would pay for the time since the last settlement, held or not."""
+        begin, end = self._active(now)
+        return Fraction(self.terms.bootstrap_wei * (end - begin), self.terms.bootstrap_seconds)
+
+    def _active(self, now: int) -> tuple[int, int]:
+        """The active time since the last settlement: from when to when."""
+        end = min(now, self.fresh_until) if self.total_weight else 0
+        return self.settled_at, max(self.settled_at, end)
+
     def _due(self, now: int, bootstrap_received_wei: int) -> tuple[Fraction, list[tuple[DayOfIncome, int]]]:
-        until = min(now, self.fresh_until)
-        if self.total_weight == 0 or until <= self.settled_at:
-            return Fraction(0), []
-        rate = Fraction(self.terms.bootstrap_wei, self.terms.bootstrap_seconds)
         held_wei = bootstrap_received_wei - self.bootstrap_paid_wei
-        return min(rate * (until - self.settled_at), held_wei), self._income_steps(self.settled_at, until)
+        return min(self._bootstrap_due_wei(now), held_wei), self._income_steps(*self._active(now))
 
     def _income_steps(self, begin: int, end: int) -> list[tuple[DayOfIncome, int]]:
         """How many seconds of which days' income are paid out in a stretch of active time."""

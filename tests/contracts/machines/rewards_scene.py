@@ -6,6 +6,7 @@ Each action makes one call and, when that succeeded, tells the model: so contrac
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from typing import Any
@@ -55,6 +56,7 @@ def _deploy_neighbours() -> Neighbours:
         anchor = deployer_of("ExecutionAnchor")(roles.validator)
         lockup = deploy_sablier()
         token.addExemption(lockup.address)
+    anchor.commitSampling(0, hashlib.sha256(b"secret").digest(), sender=roles.validator)
     return Neighbours(
         roles=roles,
         operators=operators,
@@ -93,6 +95,7 @@ class RewardsScene:
         self.stream: Stream | None = None
         self.never_bootstrap_wei: int | None = None
         self.unbooked_wei = 0
+        self.drawn_wei = 0
         self.batch = (0, EMPTY_ROOT)
         self.checkpoints = 0
         roles, token = self.around.roles, self.around.token
@@ -190,8 +193,18 @@ class RewardsScene:
         self.model.settle(self.now, self.bootstrap_wei(), self.unbooked_wei)
         self.lazy.book(self.now, self.bootstrap_wei(), self.unbooked_wei)
         self.unbooked_wei = 0
+        if self.is_bound:
+            self.drawn_wei = self._stream().streamed_wei(self.now)
         if changes:
             self.lazy.share_out(self.now)
+
+    def _settled_by_claim(self) -> None:
+        """A claim draws on the stream only when the bootstrap that is held does not cover what is due."""
+        if self.is_bound and self.drawn_wei < self.terms.bootstrap_wei and self.model.is_short(self.now):
+            self._settled()
+        else:
+            self.checkpoints += 1
+            self.model.share_out(self.now)
 
     # --- what people do ---
 
@@ -233,13 +246,14 @@ class RewardsScene:
         node.weigh(self.now)
         return node.weight
 
-    def claim(self, node_id: int) -> int:
-        """Anybody may; the owner gets it, to the wei of what `earned` said, and nobody else anything."""
-        owner, said_wei = self.owner_of(node_id), self.rewards.earned(node_id)
+    def claim(self, node_id: int, *, said_wei: int | None = None) -> int:
+        """Anybody may; the owner gets it, to the wei of what `earned` said (asked for, unless it is given)."""
+        owner = self.owner_of(node_id)
+        said_wei = self.rewards.earned(node_id) if said_wei is None else said_wei
         before_wei = self.around.token.balanceOf(owner)
         paid_wei = int(self.rewards.claim(node_id, sender=self.around.stranger))
         assert self.around.token.balanceOf(owner) - before_wei == paid_wei == said_wei, (node_id, paid_wei, said_wei)
-        self._settled()
+        self._settled_by_claim()
         self.model.paid(node_id, paid_wei)
         return paid_wei
 
