@@ -73,8 +73,9 @@ train-model: setup-env ## train both demonstration models anew, in an environmen
 demo-model: setup-env | $(REPORTS) ## ask the demonstration models ten questions and measure how sure they are of their words
 	$(RUN) models/evaluate.py
 
-contracts: setup-env ## compile the contracts and write their artifacts, to be committed with the sources
+contracts: setup-env ## compile the contracts, write their artifacts and bindings, to be committed with the sources
 	$(RUN) contracts/compile.py
+	$(RUN) scripts/make_bindings.py
 
 contracts-long: setup-chain | $(REPORTS) ## the contracts' state machines at length, resumable: make contracts-long SHARD=2/8
 	$(RUN) -m bench.contracts_long --shard $(SHARD) --report $(REPORTS)/contracts-long.json
