@@ -93,7 +93,8 @@ def test_help(operate: Operate) -> None:
     shown = operate("--help")
     matches_golden("help", shown.out)
     listed = shown.out.partition("Commands:\n")[2].splitlines()
-    assert [line.split()[0] for line in listed if line.startswith("  ") and line[2] != " "][: len(cli.COMMANDS)] == [*cli.COMMANDS]
+    names = [line.split()[0] for line in listed if line.startswith("  ") and line[2] != " "]
+    assert names[: len(cli.COMMANDS)] == [*cli.COMMANDS]
     assert (operate().code, operate().err, operate().out) == (2, "", shown.out)
 
 
