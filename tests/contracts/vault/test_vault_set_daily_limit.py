@@ -87,6 +87,8 @@ def test_less_lowering_is_still_lowering(scene: VaultScene, alice: str) -> None:
 def test_the_limit_of_now_or_more_takes_a_lowering_back(scene: VaultScene, alice: str, limit_wei: int) -> None:
     scene.vault.setDailyLimit(5 * PRLX, sender=alice)
     scene.vault.setDailyLimit(limit_wei, sender=alice)
+
+    assert scene.vault.pendingDailyLimit(alice) == (0, 0)
     go_to(days=4)
     assert scene.vault.dailyLimit(alice) == limit_wei
 
