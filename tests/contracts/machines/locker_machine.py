@@ -483,6 +483,7 @@ MUTANTS = (
         "I3",
         "anybody-starts-it-again",
         "self._check_owner(nodeId)\n    assert self._nodes[nodeId].state == STATE_ACTIVE, ",
-        "assert self._nodes[nodeId].state in [STATE_ACTIVE, STATE_COOLING], ",
+        'assert self._nodes[nodeId].owner != empty(address), "locker: no such node"\n'
+        "    assert self._nodes[nodeId].state in [STATE_ACTIVE, STATE_COOLING], ",
     ),
 )
