@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 import aiohttp
 from eth_utils.address import to_checksum_address
 from web3 import AsyncHTTPProvider, AsyncWeb3
-from web3.exceptions import ContractLogicError, TransactionNotFound, Web3Exception, Web3RPCError, Web3ValueError
+from web3.exceptions import ContractLogicError, TransactionNotFound, Web3Exception, Web3RPCError
 from web3.providers.rpc.utils import ExceptionRetryConfiguration
-from web3.types import BlockIdentifier, FilterParams, LogReceipt, TxParams, TxReceipt
+from web3.types import BlockIdentifier, FilterParams, LogReceipt, RPCEndpoint, TxParams, TxReceipt
 
 from parallelix.chain.abi import Address, Log
 from parallelix.chain.errors import BadArgument, ChainUnreachable, Reverted, RpcRefused, from_revert
@@ -22,6 +22,9 @@ REQUEST_SECONDS = 30.0
 """A public endpoint answers within a second; one that takes longer than this is not going to."""
 TRIES = 3
 """Of a request whose connection broke. The same signed transaction twice is still one transaction."""
+NO_PROPER_ANSWER = (Web3Exception, ValueError, TypeError, LookupError, AttributeError, RecursionError)
+"""What web3 and we stumble over when an answer is not what the method gives."""
+A = TypeVar("A")
 T = TypeVar("T")
 
 
@@ -38,69 +41,69 @@ class Fees:
 class Rpc:
     """One endpoint. Every method raises `ChainUnreachable` or `RpcRefused` where it gets no proper answer."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, tries: int = TRIES) -> None:
         if not url.startswith(("http://", "https://")):
             raise BadArgument("rpc", f"{url[:80]!r} is no http:// or https:// URL of an Ethereum JSON-RPC endpoint")
         # Hosted endpoints carry the customer's key in path or user name, which no message may show.
         parts = urlsplit(url)
         self.name = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-        retries = ExceptionRetryConfiguration(errors=(aiohttp.ClientError, TimeoutError), retries=TRIES)
+        retries = ExceptionRetryConfiguration(errors=(aiohttp.ClientError, TimeoutError), retries=tries)
         timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
         self._provider = AsyncHTTPProvider(
             url, request_kwargs={"timeout": timeout}, exception_retry_configuration=retries
         )
-        self._eth = AsyncWeb3(self._provider).eth
+        # web3's middleware asks for the chain's id before each call, and resolves names; we give ids and addresses.
+        self._eth = AsyncWeb3(self._provider, middleware=[]).eth
 
     async def close(self) -> None:
         await self._provider.disconnect()
 
     async def chain_id(self) -> int:
-        return await self._ask(self._eth.chain_id)
+        return await self._ask(self._eth.chain_id, _number)
 
     async def block_number(self) -> int:
-        return await self._ask(self._eth.block_number)
+        return await self._ask(self._eth.block_number, _number)
 
     async def block_time(self, block: int | None = None) -> int:
         """Unix seconds of a block, the newest by default."""
-        found = await self._ask(self._eth.get_block(_block(block)))
-        return found.get("timestamp", 0)
+        return await self._ask(self._eth.get_block(_block(block)), lambda found: _number(found.get("timestamp")))
 
     async def code(self, address: Address) -> bytes:
-        return bytes(await self._ask(self._eth.get_code(to_checksum_address(address))))
+        return await self._ask(self._eth.get_code(to_checksum_address(address)), bytes)
 
     async def balance_wei(self, address: Address) -> int:
         """What the account has to pay fees with."""
-        return await self._ask(self._eth.get_balance(to_checksum_address(address)))
+        return await self._ask(self._eth.get_balance(to_checksum_address(address)), _number)
 
     async def nonce(self, address: Address, *, pending: bool = False) -> int:
         """How many transactions of the account are in blocks, or also on their way there."""
         block = "pending" if pending else "latest"
-        return await self._ask(self._eth.get_transaction_count(to_checksum_address(address), block))
+        return await self._ask(self._eth.get_transaction_count(to_checksum_address(address), block), _number)
 
     async def fees(self) -> Fees:
         """Enough for the next block even if it costs twice what the newest one does."""
-        tip_wei = int(await self.request("eth_maxPriorityFeePerGas"), 16)
+        tip_wei = await self._ask(self.request("eth_maxPriorityFeePerGas"), lambda found: int(found, 16))
         return Fees(most_wei=2 * await self.base_fee_wei() + tip_wei, tip_wei=tip_wei)
 
     async def base_fee_wei(self) -> int:
         """What a unit of gas cost in the newest block, without a tip."""
-        newest = await self._ask(self._eth.get_block("latest"))
-        return newest.get("baseFeePerGas", 0)
+        return await self._ask(self._eth.get_block("latest"), lambda found: _number(found.get("baseFeePerGas")))
 
     async def call(
         self, to: Address, data: bytes, *, sender: Address | None = None, value_wei: int = 0, block: int | None = None
     ) -> bytes:
         transaction = _transaction(to, data, sender=sender, value_wei=value_wei)
-        return bytes(await self._ask(self._eth.call(transaction, _block(block))))
+        return await self._ask(self._eth.call(transaction, _block(block)), bytes)
 
     async def estimate_gas(self, to: Address | None, data: bytes, *, sender: Address, value_wei: int = 0) -> int:
         """What a transaction would take now. Raises `Reverted` for one that would."""
-        return await self._ask(self._eth.estimate_gas(_transaction(to, data, sender=sender, value_wei=value_wei)))
+        transaction = _transaction(to, data, sender=sender, value_wei=value_wei)
+        return await self._ask(self._eth.estimate_gas(transaction), _number)
 
     async def send_raw(self, signed: bytes) -> None:
         """Hands a signed transaction to the endpoint; one that it has already is no error."""
         try:
-            await self._ask(self._eth.send_raw_transaction(signed))
+            await self._ask(self._eth.send_raw_transaction(signed), bytes)
         except RpcRefused as error:
             if not any(known in error.message.lower() for known in ("already known", "already imported")):
                 raise
@@ -108,24 +111,15 @@ class Rpc:
     async def receipt(self, transaction_hash: str) -> Receipt | None:
         """None until it is in a block. Raises `Reverted`, with the reason where the endpoint can still tell."""
         try:
-            found = await self._ask(self._eth.get_transaction_receipt(cast(Any, transaction_hash)))
+            asked = self._eth.get_transaction_receipt(cast(Any, transaction_hash))
+            found, receipt = await self._ask(asked, lambda found: (found, _receipt(found)))
         except RpcRefused as error:
             if isinstance(error.__cause__, TransactionNotFound):
                 return None
             raise
         if not found["status"]:
-            raise await self._why(found)
-        return _receipt(found)
-
-    async def knows(self, transaction_hash: str) -> bool:
-        """Whether the endpoint has the transaction, in a block or waiting for one."""
-        try:
-            await self._ask(self._eth.get_transaction(cast(Any, transaction_hash)))
-        except RpcRefused as error:
-            if isinstance(error.__cause__, TransactionNotFound):
-                return False
-            raise
-        return True
+            raise await self._why(receipt)
+        return receipt
 
     async def logs(
         self, *, addresses: Sequence[Address], topics: Sequence[bytes], first_block: int, last_block: int
@@ -137,35 +131,33 @@ class Rpc:
         }
         if topics:
             wanted["topics"] = [["0x" + each.hex() for each in topics]]
-        return [_log(each) for each in await self._ask(self._eth.get_logs(cast(FilterParams, wanted)))]
+        return await self._ask(
+            self._eth.get_logs(cast(FilterParams, wanted)), lambda found: [_log(each) for each in found]
+        )
 
     async def request(self, method: str, *parameters: object) -> Any:
         """Any other method, such as a test node's own."""
-        with self._ours():
-            answer = await self._provider.make_request(cast(Any, method), list(parameters))
+        answer = await self._ask(self._provider.make_request(RPCEndpoint(method), list(parameters)), dict)
         if "error" in answer:
             raise self._refused(answer, method)
-        return answer.get("result")
+        return answer["result"]
 
-    async def _ask(self, question: Awaitable[T]) -> T:
+    async def _ask(self, question: Awaitable[A], read: Callable[[A], T]) -> T:
         with self._ours():
-            return await question
+            return read(await question)
 
-    async def _why(self, receipt: TxReceipt) -> Reverted:
+    async def _why(self, receipt: Receipt) -> Reverted:
         """The reason of a transaction that reverted in its block, found by asking again as of the block before."""
-        what = f"transaction 0x{receipt['transactionHash'].hex()}"
+        what = f"transaction {receipt.transaction_hash}"
         try:
-            sent = await self._ask(self._eth.get_transaction(receipt["transactionHash"]))
-            await self.call(
-                to_checksum_address(receipt["to"]),
-                bytes(sent.get("input", b"")),
-                sender=receipt["from"],
-                value_wei=sent.get("value", 0),
-                block=receipt["blockNumber"] - 1,
-            )
+            asked = self._eth.get_transaction(cast(Any, receipt.transaction_hash))
+            call = await self._ask(asked, lambda sent: {key: sent.get(key) for key in ("from", "to", "input", "value")})
+            with self._ours():
+                await self._eth.call(cast(TxParams, call), _block(receipt.block_number - 1))
         except Reverted as error:
             return error.during(what)
-        except (RpcRefused, TypeError):
+        except (RpcRefused, ChainUnreachable):
+            # An endpoint that keeps no old state.
             pass
         return from_revert(b"", what=what)
 
@@ -192,13 +184,16 @@ class Rpc:
             raise ChainUnreachable(
                 f"{self.name}: {type(error).__name__}: {error or 'no answer'}; check the URL and that the node runs"
             ) from error
-        except (Web3ValueError, Web3Exception, ValueError, KeyError) as error:
-            raise ChainUnreachable(f"{self.name}: no Ethereum JSON-RPC endpoint ({str(error)[:200]})") from error
+        except NO_PROPER_ANSWER as error:
+            shown = f"{type(error).__name__}: {str(error)[:200]}"
+            raise ChainUnreachable(
+                f"{self.name}: this is no answer of an Ethereum JSON-RPC endpoint ({shown})"
+            ) from error
 
 
 @asynccontextmanager
-async def connected(url: str) -> AsyncGenerator[Rpc]:
-    rpc = Rpc(url)
+async def connected(url: str, *, tries: int = TRIES) -> AsyncGenerator[Rpc]:
+    rpc = Rpc(url, tries=tries)
     try:
         yield rpc
     finally:
@@ -212,6 +207,12 @@ def _transaction(to: Address | None, data: bytes, *, sender: Address | None, val
     if sender is not None:
         transaction["from"] = to_checksum_address(sender)
     return cast(TxParams, transaction)
+
+
+def _number(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"expected a number, got {str(value)[:80]!r}")
+    return value
 
 
 def _block(number: int | None) -> BlockIdentifier:
@@ -241,10 +242,10 @@ def _log(found: LogReceipt) -> Log:
 
 
 def _revert_data(error: ContractLogicError) -> bytes:
-    data = error.data
+    data: Any = error.data
     if isinstance(data, dict):
-        data = data.get("data")
+        data = cast("dict[str, Any]", data).get("data")
     try:
-        return bytes.fromhex(data.removeprefix("Reverted ").removeprefix("0x")) if data else b""
+        return bytes.fromhex(str(data).removeprefix("Reverted ").removeprefix("0x"))
     except ValueError:
         return b""
