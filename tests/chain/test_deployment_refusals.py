@@ -149,6 +149,15 @@ async def test_a_file_that_is_no_deployment_is_refused_and_kept(
     assert path.read_bytes() == content
 
 
+async def test_a_file_that_cannot_be_written_is_refused_before_anything_is_sent(
+    rpc: Rpc, deployer: LocalAccount, parameters: Parameters, tmp_path: Path
+) -> None:
+    nowhere = tmp_path / "no folder" / "d.json"
+
+    assert "its folder cannot be written to" in await refused(rpc, deployer, parameters, nowhere, Settings())
+    assert "cannot be read" in await refused(rpc, deployer, parameters, tmp_path, Settings())
+
+
 async def test_a_step_that_would_revert_is_refused_by_its_name_and_reason(
     rpc: Rpc, ethereum: Ethereum, deployer: LocalAccount, parameters: Parameters, tmp_path: Path
 ) -> None:

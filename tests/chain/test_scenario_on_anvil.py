@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from chain_scenario import Life
-from chain_scene import Ethereum, funded
+from chain_scene import Ethereum, funded, key
 from eth_account.signers.local import LocalAccount
 
-from parallelix.chain.abi import Call, read_log, table_of
+from parallelix.chain.abi import Call, events_of, read_log, table_of
 from parallelix.chain.bindings import execution_anchor
 from parallelix.chain.bindings.execution_anchor import BatchAnchored
+from parallelix.chain.bindings.prlx import ExemptionAdded, PRLXCalls
 from parallelix.chain.deployment_file import Deployment
+from parallelix.chain.errors import AlreadyExempt
 from parallelix.chain.inspection import inspect
 from parallelix.chain.ports import Receipt
 from parallelix.chain.rpc import Rpc
@@ -81,3 +85,26 @@ async def test_a_fresh_deployment_holds_in_every_check(rpc: Rpc, deployed: Deplo
         f"owner of {name}" for name in ("PRLX", "ExecutionAnchor", "OperatorStakeRewardsV2", "CreditVault")
     }
     assert len(checks) > 25
+
+
+async def test_a_transaction_that_reverts_in_its_block_is_told_with_its_reason(
+    world: Anvil, ethereum: Ethereum, deployed: Deployment
+) -> None:
+    """When it was sent nothing spoke against it."""
+    deployer = funded(ethereum.anvil, key("deployer"))
+    call = PRLXCalls(deployed.address("PRLX")).add_exemption(key("anybody").address)
+    ethereum.anvil.ask("evm_setAutomine", False)
+    try:
+        first = asyncio.create_task(Wallet(world.chain, deployer).send(call))
+        before = await world.chain.nonce(deployer.address)
+        while await world.chain.nonce(deployer.address, pending=True) == before:
+            await asyncio.sleep(0.01)
+        second = asyncio.create_task(Wallet(world.chain, deployer).send(call))
+        while await world.chain.nonce(deployer.address, pending=True) == before + 1:
+            await asyncio.sleep(0.01)
+        ethereum.anvil.ask("evm_mine")
+        assert events_of((await first).logs, ExemptionAdded)
+        with pytest.raises(AlreadyExempt, match=r"^transaction 0x[0-9a-f]{64}: prlx: already exempt; "):
+            await second
+    finally:
+        ethereum.anvil.ask("evm_setAutomine", True)

@@ -147,13 +147,14 @@ class Rpc:
             return read(await question)
 
     async def _why(self, receipt: Receipt) -> Reverted:
-        """The reason of a transaction that reverted in its block, found by asking again as of the block before."""
+        """The reason of a transaction that reverted, found by asking again after its block: what made it revert may
+        stand in the same block before it."""
         what = f"transaction {receipt.transaction_hash}"
         try:
             asked = self._eth.get_transaction(cast(Any, receipt.transaction_hash))
             call = await self._ask(asked, lambda sent: {key: sent.get(key) for key in ("from", "to", "input", "value")})
             with self._ours():
-                await self._eth.call(cast(TxParams, call), _block(receipt.block_number - 1))
+                await self._eth.call(cast(TxParams, call), _block(receipt.block_number))
         except Reverted as error:
             return error.during(what)
         except (RpcRefused, ChainUnreachable):
