@@ -98,7 +98,7 @@ def test_every_refused_vector_is_known_here() -> None:
 
 
 def test_the_contract_and_the_protocol_agree_on_any_tree_and_any_proof(anchor: Any) -> None:
-    @vectors.examples(150)
+    @vectors.examples(100)
     @given(st.integers(1, 300), st.data())
     def agree(count: int, data: st.DataObject) -> None:
         hashes = [hashlib.sha256(b"%d" % at).digest() for at in range(count)]
