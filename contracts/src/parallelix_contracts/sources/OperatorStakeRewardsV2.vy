@@ -10,7 +10,7 @@
         of one day evenly over the next. Time in which nobody is online, or reports are missing, is not paid for: it
         lengthens the tail, so that nothing is lost, and nothing piles up for somebody to snatch.
 @dev Every state change goes through the same steps:
-       collect     draw on the stream, and book what arrived since the last time
+       collect     draw on the stream, and book what arrived since the last time (a claim only when it must)
        distribute  pay the seconds since then into the index
        act         change what nodes earn from now on, or pay one of them
      The pool is loaded once, handed from step to step in memory, and stored once. That is safe because no function of
@@ -102,6 +102,14 @@ event RewardsFunded:
     source: indexed(uint256)
     amount: uint256
     totalHeld: uint256
+
+
+# @dev What was paid into the index for the time since the last checkpoint, by source, and the resulting index. Between two
+# of these no weight changes: with the changes of weight, they tell what each node has earned.
+event RewardsDistributed:
+    bootstrap: uint256
+    income: uint256
+    index: uint256
 
 
 event RewardsClaimed:
@@ -294,12 +302,17 @@ def __init__(
 def claim(nodeId: uint256) -> uint256:
     """
     @notice Pays the owner of a node what it earned, whoever asks, also while paused and after the stake was withdrawn.
+    @dev Collects only when the bootstrap that is held does not cover what is due: most of what a claim costs would go to
+         Sablier, and what it pays is the same, the lesser of what is due and what is held.
     @param nodeId The node.
     @return What was paid, in wei: `earned(nodeId)`.
     """
     owner: address = staticcall ILocker(locker).ownerOf(nodeId)
     assert owner != empty(address), "rewards: no such node"
-    return self._claim(nodeId, owner, self._checkpoint())
+    pool: Pool = self._load()
+    if self._is_short(pool):
+        pool = self._collect(pool)
+    return self._claim(nodeId, owner, self._distribute(pool))
 
 
 @external
@@ -646,7 +659,7 @@ def _checkpoint() -> Pool:
     """
     @dev The caller stores the pool that it gets, changed or not.
     """
-    return self._distributed(self._collect(self._load()))
+    return self._distribute(self._collect(self._load()))
 
 
 @view
@@ -660,7 +673,7 @@ def _preview() -> Pool:
         withdrawable_wei: uint256 = self._withdrawable_wei(stream)
         withdrawn_wei: uint256 = self._withdrawn_wei(stream, pool)
         pool = self._with_bootstrap(pool, self._arrived_wei(pool) + withdrawable_wei, withdrawn_wei + withdrawable_wei)
-    return self._distributed(pool)
+    return self._distributed(pool)[0]
 
 
 # --- collect ---
@@ -794,31 +807,56 @@ def _ask(stream: Stream, method: Bytes[4], otherwise: uint256) -> uint256:
 # --- distribute ---
 
 
-@view
-def _distributed(pool: Pool) -> Pool:
-    """
-    @dev Pays the active part of the time since the last checkpoint. Time is active while somebody earns and the last
-         report is fresh, which it is not during a pause: pausing forgets the report.
-    """
-    distributed: Pool = pool
-    until: uint256 = min(block.timestamp, pool.reported_at + staleSeconds)
-    if pool.total_weight > 0 and until > pool.updated_at:
-        distributed = self._paid_until(pool, until)
-    distributed.updated_at = block.timestamp
+def _distribute(pool: Pool) -> Pool:
+    distributed: Pool = empty(Pool)
+    bootstrap_wei: uint256 = 0
+    income_wei: uint256 = 0
+    distributed, bootstrap_wei, income_wei = self._distributed(pool)
+    if bootstrap_wei + income_wei > 0:
+        log RewardsDistributed(bootstrap=bootstrap_wei, income=income_wei, index=distributed.index)
     return distributed
 
 
 @view
-def _paid_until(pool: Pool, until: uint256) -> Pool:
+def _distributed(pool: Pool) -> (Pool, uint256, uint256):
+    """
+    @dev The pool after it has paid the active part of the time since the last checkpoint, and what it paid of the bootstrap
+         and of income, in wei.
+    """
     paid: Pool = pool
     bootstrap_wei: uint256 = 0
     income_wei: uint256 = 0
-    bootstrap_wei, paid.bootstrap_carry = self._bootstrap_due(pool, until - pool.updated_at)
-    income_wei, paid.bucket_head, paid.bucket_elapsed = self._income_due(pool, until)
-    paid.bootstrap_held -= bootstrap_wei
-    # Rounds down, in the pool's favour, by less than total weight / 10^36 <= 10^-8 wei.
-    paid.index += (bootstrap_wei + income_wei) * INDEX_SCALE // pool.total_weight
-    return paid
+    active_seconds: uint256 = self._active_seconds(pool)
+    if active_seconds > 0:
+        bootstrap_wei, paid.bootstrap_carry = self._bootstrap_due(pool, active_seconds)
+        income_wei, paid.bucket_head, paid.bucket_elapsed = self._income_due(pool, pool.updated_at + active_seconds)
+        paid.bootstrap_held -= bootstrap_wei
+        # Rounds down, in the pool's favour, by less than total weight / 10^36 <= 10^-8 wei.
+        paid.index += (bootstrap_wei + income_wei) * INDEX_SCALE // pool.total_weight
+    paid.updated_at = block.timestamp
+    return paid, bootstrap_wei, income_wei
+
+
+@view
+def _active_seconds(pool: Pool) -> uint256:
+    """
+    @dev Time is active while somebody earns and the last report is fresh, which it is not during a pause: pausing forgets
+         the report. These are the first seconds since the last checkpoint, and at most `staleSeconds`.
+    """
+    until: uint256 = min(block.timestamp, pool.reported_at + staleSeconds)
+    if pool.total_weight == 0 or until <= pool.updated_at:
+        return 0
+    return until - pool.updated_at
+
+
+@view
+def _is_short(pool: Pool) -> bool:
+    """
+    @dev Whether more bootstrap is due than held, and the stream may have it.
+    """
+    due_scaled: uint256 = self._bootstrap_due_scaled(pool, self._active_seconds(pool))
+    is_short: bool = due_scaled > pool.bootstrap_held * bootstrapSeconds
+    return is_short and self._is_streaming(self._load_stream(), pool)
 
 
 @view
@@ -827,11 +865,16 @@ def _bootstrap_due(pool: Pool, active_seconds: uint256) -> (uint256, uint256):
     @dev What the bootstrap pays for so many seconds, in wei, and the new carry. Rounds down and carries the rest on. What
          is due but not held is not made up for: it is paid at the end of the tail.
     """
-    due_scaled: uint256 = bootstrapAmount * active_seconds + pool.bootstrap_carry
+    due_scaled: uint256 = self._bootstrap_due_scaled(pool, active_seconds)
     due_wei: uint256 = due_scaled // bootstrapSeconds
     if due_wei >= pool.bootstrap_held:
         return pool.bootstrap_held, 0
     return due_wei, due_scaled % bootstrapSeconds
+
+
+@view
+def _bootstrap_due_scaled(pool: Pool, active_seconds: uint256) -> uint256:
+    return bootstrapAmount * active_seconds + pool.bootstrap_carry
 
 
 @view

@@ -47,6 +47,21 @@ class RewardsFunded(Event, frozen=True, kw_only=True):
     total_held: int
 
 
+class RewardsDistributed(Event, frozen=True, kw_only=True):
+    LAYOUT: ClassVar[Layout] = Layout(
+        "RewardsDistributed",
+        (
+            Field("bootstrap", "uint256", False),
+            Field("income", "uint256", False),
+            Field("index", "uint256", False),
+        ),
+    )
+
+    bootstrap: int
+    income: int
+    index: int
+
+
 class RewardsClaimed(Event, frozen=True, kw_only=True):
     LAYOUT: ClassVar[Layout] = Layout(
         "RewardsClaimed",
@@ -201,6 +216,7 @@ class OwnershipTransferStarted(Event, frozen=True, kw_only=True):
 
 EVENTS: tuple[type[Event], ...] = (
     RewardsFunded,
+    RewardsDistributed,
     RewardsClaimed,
     NodeOnline,
     NodeOffline,
