@@ -301,23 +301,23 @@ class RewardsMachine(ContractMachine):
         lifetime_wei = self.scene.lifetime_wei(node_id)
         self.invariant_i5_what_a_node_earned_never_falls(node_id, lifetime_wei)
         self.invariant_i7_who_does_not_count_earns_nothing(node_id, lifetime_wei)
-        exact_wei = self.scene.model.lifetime_wei(node_id, self.scene.now, self.scene.bootstrap_wei())
-        assert abs(exact_wei - lifetime_wei) <= self.scene.checkpoints + 1, (node_id, float(exact_wei - lifetime_wei))
+        error_wei = self.scene.exact_wei(node_id) - lifetime_wei
+        assert abs(error_wei) <= self.scene.checkpoints + 1, (node_id, float(error_wei))
         return lifetime_wei
 
     def check_all(self) -> None:
         self.scene.pull()
         self.check_checkpoint()
-        earned_wei = sum(self.check_node(node_id) for node_id in self.scene.model.nodes) - self.scene.model.paid_wei
-        self.invariant_i4_nothing_is_paid_that_did_not_come_and_nothing_is_lost(earned_wei)
-        self.invariant_i8_more_calls_earn_nothing_more(earned_wei)
+        lifetimes_wei = sum(self.check_node(node_id) for node_id in self.scene.model.nodes)
+        self.invariant_i4_nothing_is_paid_that_did_not_come_and_nothing_is_lost(lifetimes_wei)
+        self.invariant_i8_more_calls_earn_nothing_more(lifetimes_wei)
 
-    def invariant_i4_nothing_is_paid_that_did_not_come_and_nothing_is_lost(self, earned_wei: int) -> None:
-        scene = self.scene
-        funded_wei = scene.model.funded_wei
-        assert scene.model.paid_wei + earned_wei <= funded_wei, (scene.model.paid_wei, earned_wei, funded_wei)
-        dust_wei = funded_wei - scene.model.paid_wei - earned_wei - int(scene.rewards.undistributed())
-        assert 0 <= dust_wei <= len(scene.model.nodes), f"{dust_wei} wei are neither earned nor to be distributed"
+    def invariant_i4_nothing_is_paid_that_did_not_come_and_nothing_is_lost(self, lifetimes_wei: int) -> None:
+        """`lifetimes_wei` is what was paid and is earned. Each node keeps its part of a wei."""
+        model = self.scene.model
+        assert lifetimes_wei <= model.funded_wei, (lifetimes_wei, model.funded_wei)
+        dust_wei = self.scene.dust_wei(lifetimes_wei)
+        assert 0 <= dust_wei <= len(model.nodes), f"{dust_wei} wei are neither earned nor to be distributed"
 
     def invariant_i5_the_index_never_falls(self) -> None:
         index = int(self.scene.rewards.index())
@@ -338,12 +338,12 @@ class RewardsMachine(ContractMachine):
         if not self.scene.model.nodes[node_id].weight:
             assert self.idle_wei.setdefault(node_id, lifetime_wei) == lifetime_wei, node_id
 
-    def invariant_i8_more_calls_earn_nothing_more(self, earned_wei: int) -> None:
+    def invariant_i8_more_calls_earn_nothing_more(self, lifetimes_wei: int) -> None:
         scene = self.scene
         fewer_calls_wei = sum(
             scene.lazy.lifetime_wei(node_id, scene.now, scene.bootstrap_wei()) for node_id in scene.lazy.nodes
         )
-        gain_wei = scene.model.paid_wei + earned_wei - fewer_calls_wei
+        gain_wei = lifetimes_wei - fewer_calls_wei
         assert gain_wei <= scene.checkpoints, f"{float(gain_wei)} wei more than with fewer calls"
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -282,12 +282,9 @@ class RewardsScene:
         """All that the contract says the node has earned so far, claimed or not."""
         return self.model.nodes[node_id].paid_wei + int(self.rewards.earned(node_id))
 
-    def error_wei(self, node_id: int) -> Fraction:
-        """How much less than it should a node has earned, part of a wei that a claim rounds off included."""
-        return self.model.lifetime_wei(node_id, self.now, self.bootstrap_wei()) - self.lifetime_wei(node_id)
-
-    def all_lifetimes_wei(self) -> dict[int, int]:
-        return {node_id: self.lifetime_wei(node_id) for node_id in self.model.nodes}
+    def exact_wei(self, node_id: int) -> Fraction:
+        """The same of the model."""
+        return self.model.lifetime_wei(node_id, self.now, self.bootstrap_wei())
 
     def check_totals(self) -> None:
         """Right after a checkpoint: what the contract holds, may still distribute, and weighs."""
@@ -299,8 +296,6 @@ class RewardsScene:
         assert 0 <= late_wei < SOURCES, f"{float(late_wei)} wei are late"
         assert self.rewards.totalWeight() == model.total_weight
 
-    def dust_wei(self, node_ids: Iterable[int] | None = None) -> int:
-        """What is held, and neither earned nor still to be distributed: the parts of a wei of each node."""
-        ids = self.model.nodes if node_ids is None else node_ids
-        earned_wei = sum(int(self.rewards.earned(node_id)) for node_id in ids)
-        return int(self.rewards.held()) - earned_wei - int(self.rewards.undistributed())
+    def dust_wei(self, lifetimes_wei: int) -> int:
+        """What came, and no node has earned so far, and is not still to be distributed: each node's part of a wei."""
+        return self.model.funded_wei - lifetimes_wei - int(self.rewards.undistributed())

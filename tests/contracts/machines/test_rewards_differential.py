@@ -14,7 +14,7 @@ SCHEDULES = 16
 
 
 def test_schedules_of_40_events_pay_what_exact_fractions_say_and_strand_nothing() -> None:
-    result = run_schedules(SCHEDULES, seed=1)
+    result = run_schedules(SCHEDULES, seed=0)
 
     assert result.events == SCHEDULES * 40
     assert result.tails > 0
@@ -74,3 +74,21 @@ def test_a_stream_whose_first_payments_were_claimed_as_income_can_still_be_bound
     scene.pass_time(10 * DAY_SECONDS)
     scene.pull()
     assert scene.rewards.held() + 10**23 == 10**24
+
+
+def test_a_claim_that_pays_all_that_is_held_keeps_the_part_of_a_wei_that_the_stream_covers() -> None:
+    boa.env.evm.patch.timestamp = FIRST_SECOND
+    scene = RewardsScene(RewardTerms(bootstrap_wei=3, bootstrap_seconds=4))
+    node_id = scene.register(scene.around.operators[0], MINIMUM_STAKE_WEI, 1)
+    scene.start_stream(3)
+    scene.bind_stream()
+    scene.report([Change(node_id=node_id, online=True)])
+    for _ in range(2):
+        scene.pass_time(1)
+        scene.pull()
+
+    scene.pass_time(1)
+    scene.claim(node_id)
+    scene.pass_time(1)
+
+    assert scene.lifetime_wei(node_id) == 3, "three quarters of a wei a second, four seconds long"
