@@ -5,7 +5,17 @@ from typing import Any
 import boa
 import pytest
 from network import BOOTSTRAP_SECONDS, BOOTSTRAP_WEI
-from rewards_stage import BOOTSTRAP_SOURCE, INCOME_SOURCE, PRLX, Stage, bootstrap_wei, now, pass_time, stranger
+from rewards_stage import (
+    BOOTSTRAP_SOURCE,
+    DAY_SECONDS,
+    INCOME_SOURCE,
+    PRLX,
+    Stage,
+    bootstrap_wei,
+    now,
+    pass_time,
+    stranger,
+)
 from sablier import open_stream
 from sources import deployer_of
 
@@ -149,3 +159,16 @@ def test_rewards_that_would_be_taxed_are_refused(stage: Stage, exempt_lockup: An
     stream_id = open_with(stage, exempt_lockup, recipient=taxed.address)
     with stage.refused("rewards: not exempt from the transfer tax"):
         taxed.bindStream(exempt_lockup.address, stream_id)
+
+
+def test_what_it_had_paid_here_may_have_been_claimed_by_then(stage: Stage, exempt_lockup: Any) -> None:
+    """Or else a stranger could make the production stream impossible to bind."""
+    stream_id = open_with(stage, exempt_lockup)
+    pass_time(1_000)
+    exempt_lockup.withdrawMax(stream_id, stage.rewards.address, sender=stranger())
+    node_id = stage.stake()
+    stage.online(node_id)
+    stage.active(2 * DAY_SECONDS)
+    assert stage.claim(node_id) == bootstrap_wei(1_000)
+    bind(stage, exempt_lockup, stream_id)
+    assert stage.rewards.held() == bootstrap_wei(2 * DAY_SECONDS + 1_000) - bootstrap_wei(1_000)

@@ -4,12 +4,22 @@ from typing import Any
 
 import boa
 import pytest
-from rewards_stage import STAKE_WEI, Stage, bootstrap_wei, pass_time, stranger
+from rewards_stage import (
+    BOOTSTRAP_SOURCE,
+    INCOME_SOURCE,
+    PRLX,
+    STAKE_WEI,
+    WEIGHT,
+    Stage,
+    bootstrap_wei,
+    pass_time,
+    stranger,
+)
 
 
 def test_a_claim_pays_the_owner_what_was_earned(streaming: Stage, node: int) -> None:
     pass_time(1_000)
-    held_wei = bootstrap_wei(4_600) - bootstrap_wei(1_000)
+    held_wei = bootstrap_wei(3_600) - bootstrap_wei(1_000)
     assert streaming.rewards.claim(node, sender=streaming.owner_of(node)) == bootstrap_wei(1_000)
     assert streaming.logged("RewardsClaimed") == [
         {"nodeId": node, "owner": streaming.owner_of(node), "amount": bootstrap_wei(1_000), "totalHeld": held_wei}
@@ -109,3 +119,67 @@ def test_no_claim_is_taxed(streaming: Stage, node: int) -> None:
     assert streaming.claim(node) == streaming.token.balanceOf(owner)
     assert streaming.token.balanceOf(streaming.token.taxRecipient()) == taxed_before_wei
     assert boa.env.get_balance(owner) == 0
+
+
+# --- when a claim collects ---
+
+
+def test_a_claim_that_the_pool_can_pay_leaves_the_stream_and_what_arrived_for_the_next_call(
+    streaming: Stage, node: int
+) -> None:
+    pass_time(1_000)
+    streaming.fund(PRLX)
+    streaming.claim(node)
+    assert [name for name, _ in streaming.events()] == ["RewardsDistributed", "RewardsClaimed"]
+    assert streaming.rewards.held() == bootstrap_wei(3_600) - bootstrap_wei(1_000)
+    streaming.pull()
+    assert streaming.funded() == {
+        BOOTSTRAP_SOURCE: bootstrap_wei(4_600) - bootstrap_wei(3_600),
+        INCOME_SOURCE: PRLX,
+    }
+
+
+@pytest.fixture
+def unbuffered(streaming: Stage) -> int:
+    """A node online since the first second of the stream: the pool never holds anything beforehand."""
+    node_id = streaming.stake()
+    streaming.online(node_id)
+    return node_id
+
+
+def test_a_claim_of_more_than_the_pool_holds_collects_first(streaming: Stage, unbuffered: int) -> None:
+    pass_time(1_000)
+    streaming.fund(PRLX)
+    said_wei = streaming.earned(unbuffered)
+    assert streaming.claim(unbuffered) == said_wei == bootstrap_wei(1_000)
+    assert streaming.funded() == {BOOTSTRAP_SOURCE: bootstrap_wei(1_000), INCOME_SOURCE: PRLX}
+
+
+@pytest.mark.parametrize(("past_seconds", "collects"), [(-1, False), (0, True), (1, True)])
+def test_it_collects_from_the_first_second_that_the_pool_cannot_pay(
+    streaming: Stage, node: int, past_seconds: int, collects: bool
+) -> None:
+    """The pool holds the bootstrap of the hour before the node came, rounded down: of an hour it lacks part of a wei."""
+    pass_time(3_600 + past_seconds)
+    said_wei = streaming.earned(node)
+    assert streaming.claim(node) == said_wei == bootstrap_wei(3_600 + past_seconds)
+    assert (BOOTSTRAP_SOURCE in streaming.funded()) is collects
+
+
+def test_without_a_stream_it_pays_what_income_brought(stage: Stage, paid_by_income: int) -> None:
+    pass_time(1_000)
+    said_wei = stage.earned(paid_by_income)
+    assert stage.claim(paid_by_income) == said_wei == 1_000 * PRLX
+    assert stage.rewards.held() == 85_400 * PRLX
+
+
+def test_what_was_distributed_is_told_by_source_with_the_index(stage: Stage, paid_by_income: int) -> None:
+    pass_time(1_000)
+    stage.pull()
+    assert stage.events() == [
+        ("RewardsDistributed", {"bootstrap": 0, "income": 1_000 * PRLX, "index": 1_000 * PRLX * 10**36 // WEIGHT})
+    ]
+    stage.pull()
+    assert stage.events() == []
+    assert stage.rewards.index() == 1_000 * PRLX * 10**36 // WEIGHT
+    assert stage.earned(paid_by_income) == 1_000 * PRLX

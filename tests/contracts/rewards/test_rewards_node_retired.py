@@ -8,7 +8,7 @@ def test_a_node_whose_owner_wants_the_stake_back_earns_nothing_from_that_block_o
     pass_time(1_000)
     streaming.retire(node)
     retired = [log for log in streaming.network.locker.get_logs() if log.address == streaming.rewards.address]
-    assert [(type(log).__name__, log.nodeId, log.totalWeight) for log in retired[1:]] == [("NodeOffline", node, 0)]
+    assert [(type(log).__name__, log.nodeId, log.totalWeight) for log in retired[2:]] == [("NodeOffline", node, 0)]
     assert tuple(streaming.rewards.node(node)) == (WEIGHT, 0, False, False, True)
     pass_time(1_000)
     streaming.report()

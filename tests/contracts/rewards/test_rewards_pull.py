@@ -72,12 +72,11 @@ def test_all_of_it_drawn_by_somebody_else_is_bootstrap_too(streaming: Stage, loc
     assert streaming.funded() == {BOOTSTRAP_SOURCE: bootstrap_wei(1_000)}
 
 
-def test_every_state_change_draws_first(streaming: Stage, node: int) -> None:
+def test_every_state_change_but_a_claim_draws_first(streaming: Stage, node: int) -> None:
     rewards, roles = streaming.rewards, streaming.network.roles
     changes = {
         "report": lambda: rewards.reportLiveness(*BATCH_0, [], sender=roles.liveness),
         "sync": lambda: rewards.sync(node, sender=stranger()),
-        "claim": lambda: rewards.claim(node, sender=stranger()),
         "pause": lambda: rewards.pause(sender=roles.guardian),
         "unpause": lambda: rewards.unpause(sender=roles.owner),
     }

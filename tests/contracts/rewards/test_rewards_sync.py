@@ -10,7 +10,7 @@ from rewards_stage import WEIGHT, Stage, now, pass_time, stranger
 def test_a_node_that_is_what_it_should_be_stays_so(streaming: Stage, node: int) -> None:
     pass_time(1_000)
     streaming.rewards.sync(node, sender=stranger())
-    assert [name for name, _ in streaming.events()] == ["RewardsFunded"]
+    assert [name for name, _ in streaming.events()] == ["RewardsFunded", "RewardsDistributed"]
     assert tuple(streaming.rewards.node(node)) == (WEIGHT, 0, True, True, False)
     assert streaming.rewards.lastUpdateAt() == now()
 
