@@ -159,7 +159,7 @@ def test_a_claim_of_more_than_the_pool_holds_collects_first(streaming: Stage, un
 def test_it_collects_from_the_first_second_that_the_pool_cannot_pay(
     streaming: Stage, node: int, past_seconds: int, collects: bool
 ) -> None:
-    """The pool holds the bootstrap of the hour before the node came, rounded down: of an hour it lacks part of a wei."""
+    """The pool holds the bootstrap of the hour before the node came, rounded down: part of a wei too little."""
     pass_time(3_600 + past_seconds)
     said_wei = streaming.earned(node)
     assert streaming.claim(node) == said_wei == bootstrap_wei(3_600 + past_seconds)
