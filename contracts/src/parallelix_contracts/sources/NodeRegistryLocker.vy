@@ -29,6 +29,14 @@ struct Node:
     withdrawableAt: uint256
 
 
+# What is asked of a node by every change of every liveness report: stored in one slot.
+struct Registration:
+    owner: address
+    stake: uint256
+    hardwareTier: uint256
+    state: uint256
+
+
 event RewardsBound:
     rewards: indexed(address)
 
@@ -85,7 +93,10 @@ deployer: public(immutable(address))
 rewards: public(address)
 totalPrincipal: public(uint256)
 _node_count: uint256
-_nodes: HashMap[uint256, Node]
+# Low bits first: owner 160 | stake 88, which the supply of PRLX does not fill | hardware tier 4 | state 4
+_registrations: HashMap[uint256, uint256]
+_key_hashes: HashMap[uint256, bytes32]
+_withdrawable_at: HashMap[uint256, uint256]
 _active_node_of_key: HashMap[bytes32, uint256]
 
 
@@ -142,9 +153,9 @@ def requestUnstake(nodeId: uint256):
          brings too little gas may not keep a retired node earning.
     @param nodeId A node of the caller that is active.
     """
-    self._check_owner(nodeId)
-    assert self._nodes[nodeId].state == STATE_ACTIVE, "locker: node is already retired"
-    self._retire(nodeId)
+    registration: Registration = self._registration_of_caller(nodeId)
+    assert registration.state == STATE_ACTIVE, "locker: node is already retired"
+    self._retire(nodeId, registration)
     self._tell_rewards(nodeId)
 
 
@@ -155,12 +166,11 @@ def withdrawStake(nodeId: uint256):
     @dev Asks nobody but the token, which knows no pause and takes no tax from this contract.
     @param nodeId A node of the caller that is cooling down.
     """
-    self._check_owner(nodeId)
-    state: uint256 = self._nodes[nodeId].state
-    assert state != STATE_ACTIVE, "locker: node is not cooling down"
-    assert state == STATE_COOLING, "locker: stake was withdrawn"
-    assert block.timestamp >= self._nodes[nodeId].withdrawableAt, "locker: cooldown is not over"
-    self._withdraw(nodeId)
+    registration: Registration = self._registration_of_caller(nodeId)
+    assert registration.state != STATE_ACTIVE, "locker: node is not cooling down"
+    assert registration.state == STATE_COOLING, "locker: stake was withdrawn"
+    assert block.timestamp >= self._withdrawable_at[nodeId], "locker: cooldown is not over"
+    self._withdraw(nodeId, registration)
 
 
 # The deployer, once
@@ -190,7 +200,7 @@ def ownerOf(nodeId: uint256) -> address:
     """
     @notice The account that staked for the node, also after the withdrawal; the zero address when there is no such node.
     """
-    return self._nodes[nodeId].owner
+    return self._load(nodeId).owner
 
 
 @view
@@ -200,13 +210,8 @@ def registration(nodeId: uint256) -> (address, uint256, uint256, uint256):
     """
     @notice Owner, stake in wei, hardware tier and state (0 none, 1 active, 2 cooling, 3 withdrawn) of a node.
     """
-    # One by one: as a whole, two more slots would be read, by every change of every liveness report.
-    return (
-        self._nodes[nodeId].owner,
-        self._nodes[nodeId].stake,
-        self._nodes[nodeId].hardwareTier,
-        self._nodes[nodeId].state,
-    )
+    found: Registration = self._load(nodeId)
+    return found.owner, found.stake, found.hardwareTier, found.state
 
 
 @view
@@ -226,7 +231,15 @@ def nodes(nodeId: uint256) -> Node:
     @notice All that is stored of a node: nothing of it is forgotten when the stake was withdrawn.
     @dev `withdrawableAt` is a time in seconds, 0 while the node is active.
     """
-    return self._nodes[nodeId]
+    found: Registration = self._load(nodeId)
+    return Node(
+        owner=found.owner,
+        stake=found.stake,
+        hardwareTier=found.hardwareTier,
+        state=found.state,
+        nodeKeyHash=self._key_hashes[nodeId],
+        withdrawableAt=self._withdrawable_at[nodeId],
+    )
 
 
 @view
@@ -252,10 +265,11 @@ def _check_registration(stake_wei: uint256, hardware_tier: uint256, node_key_has
 
 
 @view
-def _check_owner(node_id: uint256):
-    owner: address = self._nodes[node_id].owner
-    assert owner != empty(address), "locker: no such node"
-    assert msg.sender == owner, "locker: caller is not the owner of the node"
+def _registration_of_caller(node_id: uint256) -> Registration:
+    registration: Registration = self._load(node_id)
+    assert registration.owner != empty(address), "locker: no such node"
+    assert msg.sender == registration.owner, "locker: caller is not the owner of the node"
+    return registration
 
 
 @view
@@ -279,14 +293,11 @@ def _receive(asked_wei: uint256) -> uint256:
 def _register(stake_wei: uint256, hardware_tier: uint256, node_key_hash: bytes32) -> uint256:
     node_id: uint256 = self._node_count + 1
     self._node_count = node_id
-    self._nodes[node_id] = Node(
-        owner=msg.sender,
-        stake=stake_wei,
-        hardwareTier=hardware_tier,
-        state=STATE_ACTIVE,
-        nodeKeyHash=node_key_hash,
-        withdrawableAt=0,
+    self._store(
+        node_id,
+        Registration(owner=msg.sender, stake=stake_wei, hardwareTier=hardware_tier, state=STATE_ACTIVE),
     )
+    self._key_hashes[node_id] = node_key_hash
     self._active_node_of_key[node_key_hash] = node_id
     self.totalPrincipal += stake_wei
     log NodeRegistered(
@@ -300,11 +311,13 @@ def _register(stake_wei: uint256, hardware_tier: uint256, node_key_hash: bytes32
     return node_id
 
 
-def _retire(node_id: uint256):
+def _retire(node_id: uint256, registration: Registration):
     withdrawable_at: uint256 = block.timestamp + COOLDOWN_SECONDS
-    self._nodes[node_id].state = STATE_COOLING
-    self._nodes[node_id].withdrawableAt = withdrawable_at
-    self._active_node_of_key[self._nodes[node_id].nodeKeyHash] = 0
+    retired: Registration = registration
+    retired.state = STATE_COOLING
+    self._store(node_id, retired)
+    self._withdrawable_at[node_id] = withdrawable_at
+    self._active_node_of_key[self._key_hashes[node_id]] = 0
     log UnstakeRequested(nodeId=node_id, owner=msg.sender, withdrawableAt=withdrawable_at)
 
 
@@ -325,10 +338,12 @@ def _tell_rewards(node_id: uint256):
         log RewardsNotTold(nodeId=node_id)
 
 
-def _withdraw(node_id: uint256):
-    owner: address = self._nodes[node_id].owner
-    stake_wei: uint256 = self._nodes[node_id].stake
-    self._nodes[node_id].state = STATE_WITHDRAWN
+def _withdraw(node_id: uint256, registration: Registration):
+    owner: address = registration.owner
+    stake_wei: uint256 = registration.stake
+    withdrawn: Registration = registration
+    withdrawn.state = STATE_WITHDRAWN
+    self._store(node_id, withdrawn)
     self.totalPrincipal -= stake_wei
     log StakeWithdrawn(nodeId=node_id, owner=owner, amount=stake_wei, totalPrincipal=self.totalPrincipal)
     assert extcall IERC20(token).transfer(owner, stake_wei), "locker: token transfer failed"
@@ -337,3 +352,28 @@ def _withdraw(node_id: uint256):
 def _recover(surplus_wei: uint256):
     log SurplusRecovered(amount=surplus_wei)
     assert extcall IERC20(token).transfer(treasury, surplus_wei), "locker: token transfer failed"
+
+
+# Storage
+
+
+@view
+def _load(node_id: uint256) -> Registration:
+    word: uint256 = self._registrations[node_id]
+    return Registration(
+        owner=convert(word & (2**160 - 1), address),
+        stake=(word >> 160) & (2**88 - 1),
+        hardwareTier=(word >> 248) & 15,
+        state=word >> 252,
+    )
+
+
+def _store(node_id: uint256, registration: Registration):
+    # Reverts for a stake that does not fit: no token with the supply of PRLX can bring one.
+    stake: uint256 = convert(convert(registration.stake, uint88), uint256)
+    self._registrations[node_id] = (
+        convert(registration.owner, uint256)
+        | (stake << 160)
+        | (registration.hardwareTier << 248)
+        | (registration.state << 252)
+    )
