@@ -219,8 +219,8 @@ MUTANTS = (
     planted(
         "NodeRegistryLocker",
         "deployer-withdraws",
-        "msg.sender == owner",
-        "msg.sender in [owner, deployer]",
+        "msg.sender == registration.owner",
+        "msg.sender in [registration.owner, deployer]",
         "withdrawStake",
     ),
     planted("OperatorStakeRewardsV2", "anybody-reports", "msg.sender == self.liveness", SOMEBODY, "reportLiveness"),

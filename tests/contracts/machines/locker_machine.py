@@ -32,6 +32,7 @@ SHORT_GAS = 500_000
 FAULTS = st.sampled_from([None] * 8 + ["tier", "stake", "empty key", "used key", "funds", "allowance"])
 CALLERS = st.sampled_from(["owner"] * 6 + ["another owner", "stranger", "deployer"])
 STATES_ASKED = st.sampled_from([ACTIVE, ACTIVE, COOLING])
+MOMENTS = st.sampled_from(["a second early", "a second early", "on time", "late", "now"])
 PICKS, ODD_PICK = st.integers(0, 63), 60
 HONESTY = st.sampled_from([True, True, False])
 TOKEN_ACTIONS = ("exempt", "new token owner")
@@ -161,7 +162,7 @@ class LockerMachine(ContractMachine):
             assert self.rewards.weightOf(node_id) == 0
 
     @precondition(lambda self: self.model.nodes)
-    @rule(pick=PICKS, caller=CALLERS, moment=st.sampled_from(["a second early", "a second early", "on time", "late", "now"]))
+    @rule(pick=PICKS, caller=CALLERS, moment=MOMENTS)
     def withdraw_stake(self, pick: int, caller: str, moment: str) -> None:
         node_id = self.prefer(pick, COOLING)
         node = self.model.nodes.get(node_id)
@@ -481,7 +482,7 @@ MUTANTS = (
     planted("I1", "pays-twice", "withdrawn.state = STATE_WITHDRAWN", "pass"),
     planted("I2", "keeps-a-wei", ".transfer(owner, stake_wei)", ".transfer(owner, stake_wei - 1)"),
     planted("I2", "rewards-can-refuse", "    if not told:", "    assert told\n    if not told:"),
-    planted("I3", "a-second-short", "block.timestamp >= self._withdrawable", "block.timestamp + 1 >= self._withdrawable"),
+    planted("I3", "a-second-short", "timestamp >= self._withdrawable", "timestamp + 1 >= self._withdrawable"),
     planted("I3", "starts-again", "registration.state == STATE_ACTIVE, ", "registration.state != STATE_WITHDRAWN, "),
     planted(
         "I3",
