@@ -12,7 +12,10 @@ from aiohttp import ClientSession, web
 import services
 
 Cut = Callable[[str, int], str]
-"""Given a method and how often it was asked since the wire was mended: "", "before", "after" or "hang"."""
+"""Given a method and how often it was asked since the wire was mended: what to do.
+
+"" passes it on, "before" and "after" cut the wire, "hang" never answers, "empty" answers that there is nothing yet.
+"""
 
 
 class Wire:
@@ -39,6 +42,8 @@ class Wire:
         self.requests += 1
         self._asked[method] = self._asked.get(method, 0) + 1
         cut = "before" if self._dead else self._cut(method, self._asked[method])
+        if cut == "empty":
+            return web.json_response({"jsonrpc": "2.0", "id": question["id"], "result": None})
         self._dead = bool(cut)
         if cut == "hang":
             self.hanging.set()

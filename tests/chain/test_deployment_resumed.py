@@ -18,9 +18,10 @@ from eth_account.signers.local import LocalAccount
 
 from parallelix.chain import deployment, deployment_file
 from parallelix.chain.abi import Call, Function
+from parallelix.chain.bindings.prlx import PRLXViews
 from parallelix.chain.deployment import Settings
 from parallelix.chain.deployment_file import ROLES, Deployment, Parameters
-from parallelix.chain.errors import DeploymentRefused, NotMined, RpcRefused
+from parallelix.chain.errors import AllowanceTooLow, DeploymentRefused, NotMined, RpcRefused
 from parallelix.chain.rpc import Rpc, connected
 from parallelix.chain.wallet import KEY_VARIABLE, Wallet
 
@@ -155,6 +156,45 @@ async def test_a_number_that_the_deployer_used_elsewhere_meanwhile_costs_no_step
     assert done is not None and done.complete
     assert transactions_of(ethereum, deployer) == len(done.steps) + 4
     assert len({entry.address for entry in done.contracts.values()}) == 5
+
+
+RECEIPT = "eth_getTransactionReceipt"
+
+
+async def test_an_endpoint_that_knows_numbers_before_receipts_is_waited_for(
+    ethereum: Ethereum, scene: Scene, deployer: LocalAccount, undisturbed: Deployment
+) -> None:
+    scene.wire.mend(lambda method, count: "empty" if method == RECEIPT and count % 4 else "")
+
+    done = await deployment.deploy(scene.rpc, deployer, scene.parameters, scene.path, Silent(), Settings())
+
+    assert without_fees(done) == without_fees(undisturbed)
+    assert all(step.transaction_hash for step in done.steps)
+    assert transactions_of(ethereum, deployer) == len(done.steps)
+
+
+async def test_where_no_receipt_ever_comes_the_chain_itself_shows_what_is_done(
+    ethereum: Ethereum, scene: Scene, deployer: LocalAccount
+) -> None:
+    scene.parameters = msgspec.structs.replace(scene.parameters, lockup="")
+
+    done = await scene.run(lambda method, _: "empty" if method == RECEIPT else "")
+
+    assert done is not None and done.complete
+    assert {step.transaction_hash for step in done.steps} == {""}
+    assert transactions_of(ethereum, deployer) == len(done.steps)
+
+
+async def test_a_stream_whose_receipt_is_lost_is_not_opened_again(
+    ethereum: Ethereum, scene: Scene, deployer: LocalAccount
+) -> None:
+    """Nothing on the chain says whose it is, and the allowance was for one."""
+    with pytest.raises(AllowanceTooLow, match=r"^create stream: ") as caught:
+        await scene.run(lambda method, _: "empty" if method == RECEIPT else "")
+
+    assert caught.value.reason == "erc20: insufficient allowance"
+    balance = await PRLXViews(scene.rpc, scene.file.address("PRLX")).balance_of(scene.parameters.lockup)
+    assert balance == int(scene.parameters.bootstrap_amount)
 
 
 async def spend_a_number(rpc: Rpc, account: LocalAccount) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from pathlib import Path
 
 import pytest
 from chain_scenario import Life
@@ -18,9 +20,10 @@ from parallelix.chain.errors import AlreadyExempt
 from parallelix.chain.inspection import inspect
 from parallelix.chain.ports import Receipt
 from parallelix.chain.rpc import Rpc
-from parallelix.chain.wallet import Wallet
+from parallelix.chain.wallet import GAS_MARGIN, Wallet
 
 CHAIN_ID = 31337
+SOURCES = "contracts/src/parallelix_contracts/sources"
 
 
 class Anvil:
@@ -108,3 +111,12 @@ async def test_a_transaction_that_reverts_in_its_block_is_told_with_its_reason(
             await second
     finally:
         ethereum.anvil.ask("evm_setAutomine", True)
+
+
+def test_the_margin_of_gas_covers_what_a_draw_on_the_stream_may_take() -> None:
+    """An estimate may fall into a second in which there is nothing to draw."""
+    source = (Path(__file__).resolve().parents[2] / SOURCES / "OperatorStakeRewardsV2.vy").read_text()
+    bounds = re.findall(r"^(?:WITHDRAW|READ)_GAS: constant\(uint256\) = ([\d_]+)$", source, re.MULTILINE)
+
+    assert len(bounds) == 2
+    assert sum(int(each.replace("_", "")) for each in bounds) <= GAS_MARGIN

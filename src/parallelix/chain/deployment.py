@@ -173,15 +173,16 @@ class _Run:
     async def take(self, step: Step) -> None:
         """Does one step, or finds that it is done."""
         if any(entry.name == step.name for entry in self.now.steps):
-            return None
-        receipt = await self._mined(step)
-        if receipt is None and await self._found_done(step):
-            return None
-        for _ in range(NONCES_MAX):
-            if receipt is not None:
-                return self._close(step, receipt)
-            await self._sign_first(step)
+            return
+        for tries_left in reversed(range(NONCES_MAX + 1)):
             receipt = await self._mined(step)
+            if receipt is not None:
+                self._close(step, receipt)
+                return
+            if await self._found_done(step):
+                return
+            if tries_left:
+                await self._sign_first(step)
         raise DeploymentRefused(
             f"{step.name}: others send from {self._account.address} too, and took its number {NONCES_MAX} times;"
             " let the deployer's key rest for this long"
