@@ -31,8 +31,7 @@ SHORT_GAS = 500_000
 
 FAULTS = st.sampled_from([None] * 8 + ["tier", "stake", "empty key", "used key", "funds", "allowance"])
 CALLERS = st.sampled_from(["owner"] * 6 + ["another owner", "stranger", "deployer"])
-STATES_ASKED = st.sampled_from([ACTIVE, ACTIVE, COOLING])
-MOMENTS = st.sampled_from(["a second early", "a second early", "on time", "late", "now"])
+MOMENTS = st.sampled_from(["a second early", "on time", "late", "now"])
 PICKS, ODD_PICK = st.integers(0, 63), 60
 HONESTY = st.sampled_from([True, True, False])
 TOKEN_ACTIONS = ("exempt", "new token owner")
@@ -139,9 +138,9 @@ class LockerMachine(ContractMachine):
         return key_hash(number)
 
     @precondition(lambda self: self.model.nodes)
-    @rule(pick=PICKS, caller=CALLERS, gas=st.sampled_from([AMPLE_GAS] * 6 + [SHORT_GAS]), state=STATES_ASKED)
-    def request_unstake(self, pick: int, caller: str, gas: int, state: int) -> None:
-        node_id = self.prefer(pick, state)
+    @rule(pick=PICKS, caller=CALLERS, gas=st.sampled_from([AMPLE_GAS] * 6 + [SHORT_GAS]))
+    def request_unstake(self, pick: int, caller: str, gas: int) -> None:
+        node_id = self.prefer(pick, ACTIVE)
         self.request(node_id, self.caller_for(node_id, caller), gas)
 
     def request(self, node_id: int, sender: str, gas: int) -> None:
