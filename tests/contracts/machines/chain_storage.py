@@ -10,17 +10,16 @@ from typing import Any
 import boa
 from eth_utils.crypto import keccak
 
-ENTRY_WORDS = 6
-"""The longest struct in a mapping: the locker's node."""
+ONE_WORD = re.compile(r"address|bool|u?int\d+|bytes32")
 
 
-def stored(contract: Any, *path: str, key: int | str | None = None, field: int = 0) -> int:
-    """One word: of the variable at `path` (modules first), or of its entry at `key`; `field` counts in its struct."""
+def stored(contract: Any, *path: str, key: int | str | None = None) -> int:
+    """One word: of the variable at `path` (modules first), or of its entry at `key`."""
     place: Any = layout_of(contract)
     for name in path:
         place = place[name]
     slot = int(place["slot"])
-    return boa.env.get_storage(contract.address, field + (slot if key is None else entry_slot(slot, key)))
+    return boa.env.get_storage(contract.address, slot if key is None else entry_slot(slot, key))
 
 
 def all_of(contract: Any, keys: Mapping[str, Sequence[int | str]]) -> dict[str, list[int]]:
@@ -31,13 +30,10 @@ def all_of(contract: Any, keys: Mapping[str, Sequence[int | str]]) -> dict[str, 
 
 def words_of(contract: Any, place: dict[str, Any], keys: Mapping[str, Sequence[int | str]]) -> list[int]:
     first, length = int(place["slot"]), int(place["n_slots"])
-    mapping = re.fullmatch(r"HashMap\[(\w+), ([^\[]+)\]", place["type"])
-    if mapping:
-        entries = [entry_slot(first, key) for key in keys[mapping[1]]]
-        words = 1 if re.fullmatch(r"address|bool|u?int\d+|bytes32", mapping[2]) else ENTRY_WORDS
-        slots = [entry + field for entry in entries for field in range(words)]
-    else:
-        slots = list(range(first, first + length))
+    slots: Sequence[int] = range(first, first + length)
+    if mapping := re.fullmatch(r"HashMap\[(\w+), ([^\[]+)\]", place["type"]):
+        assert ONE_WORD.fullmatch(mapping[2]), f"entries of {place['type']} are longer than one word"
+        slots = [entry_slot(first, key) for key in keys[mapping[1]]]
     return [boa.env.get_storage(contract.address, slot) for slot in slots]
 
 
