@@ -302,7 +302,7 @@ class RewardsMachine(ContractMachine):
         self.invariant_i5_what_a_node_earned_never_falls(node_id, lifetime_wei)
         self.invariant_i7_who_does_not_count_earns_nothing(node_id, lifetime_wei)
         error_wei = self.scene.exact_wei(node_id) - lifetime_wei
-        assert abs(error_wei) <= self.scene.checkpoints + 1, (node_id, float(error_wei))
+        assert abs(error_wei) <= self.scene.checkpoints + 1, f"node {node_id} is {float(error_wei)} wei off"
         return lifetime_wei
 
     def check_all(self) -> None:
@@ -315,28 +315,33 @@ class RewardsMachine(ContractMachine):
     def invariant_i4_nothing_is_paid_that_did_not_come_and_nothing_is_lost(self, lifetimes_wei: int) -> None:
         """`lifetimes_wei` is what was paid and is earned. Each node keeps its part of a wei."""
         model = self.scene.model
-        assert lifetimes_wei <= model.funded_wei, (lifetimes_wei, model.funded_wei)
+        assert lifetimes_wei <= model.funded_wei, f"I4: {lifetimes_wei} wei of {model.funded_wei} are paid or earned"
         dust_wei = self.scene.dust_wei(lifetimes_wei)
-        assert 0 <= dust_wei <= len(model.nodes), f"{dust_wei} wei are neither earned nor to be distributed"
+        assert 0 <= dust_wei <= len(model.nodes), f"I4: {dust_wei} wei are neither earned nor to come"
 
     def invariant_i5_the_index_never_falls(self) -> None:
         index = int(self.scene.rewards.index())
-        assert index >= self.index, (index, self.index)
+        assert index >= self.index, f"I5: the index fell from {self.index} to {index}"
         self.index = index
 
     def invariant_i5_what_a_node_earned_never_falls(self, node_id: int, lifetime_wei: int) -> None:
-        assert lifetime_wei >= self.lifetimes_wei.get(node_id, 0), (node_id, lifetime_wei, self.lifetimes_wei)
+        before_wei = self.lifetimes_wei.get(node_id, 0)
+        assert lifetime_wei >= before_wei, f"I5: node {node_id} had earned {before_wei}, and now {lifetime_wei} wei"
         self.lifetimes_wei[node_id] = lifetime_wei
 
     def invariant_i6_the_total_weight_is_the_sum_of_the_weights(self) -> None:
         rewards = self.scene.rewards
         weights = {node_id: rewards.weightOf(node_id) for node_id in self.scene.model.nodes}
-        assert weights == {node_id: node.weight for node_id, node in self.scene.model.nodes.items()}
-        assert rewards.totalWeight() == sum(weights.values())
+        expected = {node_id: node.weight for node_id, node in self.scene.model.nodes.items()}
+        assert weights == expected, f"I6: weights {weights} instead of {expected}"
+        assert rewards.totalWeight() == sum(weights.values()), (
+            f"I6: {rewards.totalWeight()} is not the sum of {weights}"
+        )
 
     def invariant_i7_who_does_not_count_earns_nothing(self, node_id: int, lifetime_wei: int) -> None:
         if not self.scene.model.nodes[node_id].weight:
-            assert self.idle_wei.setdefault(node_id, lifetime_wei) == lifetime_wei, node_id
+            idle_wei = self.idle_wei.setdefault(node_id, lifetime_wei)
+            assert idle_wei == lifetime_wei, f"I7: idle node {node_id} went from {idle_wei} to {lifetime_wei} wei"
 
     def invariant_i8_more_calls_earn_nothing_more(self, lifetimes_wei: int) -> None:
         scene = self.scene
@@ -344,7 +349,7 @@ class RewardsMachine(ContractMachine):
             scene.lazy.lifetime_wei(node_id, scene.now, scene.bootstrap_wei()) for node_id in scene.lazy.nodes
         )
         gain_wei = lifetimes_wei - fewer_calls_wei
-        assert gain_wei <= scene.checkpoints, f"{float(gain_wei)} wei more than with fewer calls"
+        assert gain_wei <= scene.checkpoints, f"I8: {float(gain_wei)} wei more than with fewer calls"
 
 
 def run_a_little() -> None:

@@ -291,10 +291,11 @@ class RewardsScene:
         model = self.model
         held_wei = self.rewards.held()
         assert held_wei == model.funded_wei - model.paid_wei, (held_wei, model.funded_wei, model.paid_wei)
-        assert self.around.token.balanceOf(self.rewards.address) >= held_wei
+        assert self.around.token.balanceOf(self.rewards.address) >= held_wei, "more is booked than is there"
         late_wei = self.rewards.undistributed() - model.undistributed_wei
         assert 0 <= late_wei < SOURCES, f"{float(late_wei)} wei are late"
-        assert self.rewards.totalWeight() == model.total_weight
+        total_weight = self.rewards.totalWeight()
+        assert total_weight == model.total_weight, f"total weight {total_weight} instead of {model.total_weight}"
 
     def dust_wei(self, lifetimes_wei: int) -> int:
         """What came, and no node has earned so far, and is not still to be distributed: each node's part of a wei."""

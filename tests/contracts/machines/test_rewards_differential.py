@@ -10,7 +10,7 @@ from rewards_scene import MINIMUM_STAKE_WEI, RewardsScene
 
 pytestmark = pytest.mark.service
 
-SCHEDULES = 16
+SCHEDULES = 12
 
 
 def test_schedules_of_40_events_pay_what_exact_fractions_say_and_strand_nothing() -> None:
