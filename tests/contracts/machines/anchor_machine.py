@@ -219,7 +219,7 @@ _planted = functools.partial(
     Mutant,
     invariant="I11",
     contract="ExecutionAnchor",
-    check=functools.partial(run_machine, AnchorMachine, calls=600, seed=1, shrink=False),
+    check=functools.partial(run_machine, AnchorMachine, calls=1_500, seed=1, shrink=False),
 )
 
 MUTANTS = (

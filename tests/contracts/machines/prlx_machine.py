@@ -218,7 +218,7 @@ _planted = functools.partial(
     Mutant,
     invariant="I12",
     contract="PRLX",
-    check=functools.partial(run_machine, PrlxMachine, calls=400, seed=1, shrink=False),
+    check=functools.partial(run_machine, PrlxMachine, calls=1_500, seed=1, shrink=False),
 )
 
 MUTANTS = (

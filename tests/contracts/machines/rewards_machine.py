@@ -21,7 +21,7 @@ T = TypeVar("T")
 CONTRACT = "OperatorStakeRewardsV2"
 NODES_MAX = 7
 """All of them are looked at again and again: more would make the run slow, and few say as much."""
-CALLS_FOR_A_MUTANT = 450
+CALLS_FOR_A_MUTANT = 1_500
 SCHEDULES_FOR_A_MUTANT = 6
 STEPS_BETWEEN_FULL_CHECKS = 12
 STEPS_BETWEEN_NODES = 2

@@ -533,7 +533,7 @@ def nonzero_days(account: ModelAccount) -> list[int]:
 _planted = functools.partial(
     Mutant,
     contract="CreditVault",
-    check=functools.partial(run_machine, VaultMachine, calls=500, seed=1, shrink=False),
+    check=functools.partial(run_machine, VaultMachine, calls=1_500, seed=1, shrink=False),
 )
 
 MUTANTS = (

@@ -131,6 +131,20 @@ def test_what_arrives_from_a_stream_whose_count_cannot_be_had_is_income(
     assert stage.earned(earning) == 0
 
 
+@pytest.mark.parametrize("mode", [LockupMode.REVERT, LockupMode.BURN_GAS, LockupMode.ANSWER_SHORTLY])
+def test_what_a_stream_cannot_tell_properly_is_not_earned(
+    stage: Stage, hostile: Any, earning: int, mode: LockupMode
+) -> None:
+    stage.active(2 * DAY_SECONDS)
+    stage.claim(earning)
+    assert stage.rewards.bootstrapHeld() == 0
+    hostile.behave(mode, earning)
+    pass_time(1_000)
+    assert stage.earned(earning) == 0
+    with stage.refused("rewards: nothing earned"):
+        stage.claim(earning)
+
+
 def test_a_count_beyond_the_whole_stream_is_cut_to_it_and_to_what_arrived(
     stage: Stage, hostile: Any, earning: int
 ) -> None:
