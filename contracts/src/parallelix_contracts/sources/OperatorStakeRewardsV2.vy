@@ -354,7 +354,8 @@ def earned(nodeId: uint256) -> uint256:
     """
     @notice What a claim in this block would pay, in wei.
     @dev Counts what the stream would pay to this contract now, unless its fee cannot be paid. Grows every second that the
-         node earns, and only falls by a claim. What else arrived unbooked is paid tomorrow at the earliest.
+         node earns, and only falls by a claim, as long as Sablier keeps to what it says: what it would have paid counts no
+         more while it breaks, or asks a fee that is not here. What else arrived unbooked is paid tomorrow at the earliest.
     @param nodeId The node.
     """
     # Rounds down, in the pool's favour; the rest stays with the node.
