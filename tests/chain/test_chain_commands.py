@@ -1,4 +1,4 @@
-"""`parallelix chain deploy` and `show`, as a person and a program meet them."""
+"""`parallelix chain deploy`, `accept` and `show`, as a person and a program meet them."""
 
 from __future__ import annotations
 
@@ -46,6 +46,9 @@ class Terminal:
         given = [argument for role, address in named.items() for argument in (f"--{role}", address)]
         return self.run("deploy", "--rpc", self.ethereum.url, "--out", str(self.file), *given, *more)
 
+    def accept(self, owner_key: Path, *more: str) -> Printed:
+        return self.run("accept", str(self.file), "--rpc", self.ethereum.url, "--key-file", str(owner_key), *more)
+
     def show(self, *more: str) -> Printed:
         return self.run("show", str(self.file), *more)
 
@@ -78,7 +81,7 @@ def test_deploy_shows_each_step_and_what_the_owner_still_has_to_do(terminal: Ter
         assert f"✓ {name:<24} {done.address(name)}" in printed.out
     for step in ("bind rewards", "exempt lockup", "create stream", "bind stream", "hand over CreditVault"):
         assert f"✓ {step}" in printed.out
-    assert f"! {named_roles().owner} must still call accept_ownership of PRLX," in " ".join(printed.out.split())
+    assert f"! {named_roles().owner} must still accept PRLX," in " ".join(printed.out.split())
     assert max(map(len, printed.out.splitlines())) <= 80
 
 
@@ -186,3 +189,33 @@ def test_the_environment_can_name_the_endpoint(showing: Terminal, monkeypatch: p
     monkeypatch.setenv("PARALLELIX_RPC", showing.ethereum.url)
 
     assert "// on the chain" in showing.show().out
+
+
+def test_the_owner_accepts_every_contract_once(terminal: Terminal, tmp_path: Path) -> None:
+    owner_key = key_file(tmp_path, funded(terminal.ethereum.anvil, key("owner")))
+    terminal.deploy()
+
+    first = terminal.accept(owner_key)
+    again = terminal.accept(owner_key, "--json")
+
+    assert (first.code, again.code) == (0, 0)
+    assert first.out.count("✓") == 5
+    assert again.answer["accepted"] == []
+    assert again.answer["owned_before"] == ["PRLX", "ExecutionAnchor", "OperatorStakeRewardsV2", "CreditVault"]
+    assert "!" not in terminal.show("--rpc", terminal.ethereum.url).out
+
+
+def test_nobody_else_can_accept(terminal: Terminal, tmp_path: Path) -> None:
+    terminal.deploy()
+
+    refused = terminal.accept(key_file(tmp_path, funded(terminal.ethereum.anvil, key("somebody"))))
+
+    assert refused.code == 1
+    assert f"PRLX: waits for {named_roles().owner}, not for {key('somebody').address}" in refused.err
+
+
+def key_file(folder: Path, account: LocalAccount) -> Path:
+    path = folder / "account.key"
+    path.write_text("0x" + account.key.hex())
+    path.chmod(0o600)
+    return path

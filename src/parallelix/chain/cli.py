@@ -1,4 +1,4 @@
-"""`parallelix chain`: deploy the five contracts, and show a deployment.
+"""`parallelix chain`: deploy the five contracts, accept them as their owner, and show a deployment.
 
 Also `python -m parallelix.chain.cli`, where the `parallelix` command is not installed.
 """
@@ -15,7 +15,7 @@ import msgspec
 import typer
 
 from parallelix.chain import deployment as deploying
-from parallelix.chain import deployment_file, inspection, wallet
+from parallelix.chain import deployment_file, inspection, plan, wallet
 from parallelix.chain.abi import Address
 from parallelix.chain.deployment import FEE_GWEI_MAX, GWEI, Settings
 from parallelix.chain.deployment_file import TOKEN, Deployment, Parameters, StepEntry
@@ -26,6 +26,7 @@ from parallelix.chain.rpc import connected
 from parallelix.terminal import Console
 
 PROGRAM = "parallelix chain"
+ABOUT = "The contracts: deploy them, accept them as their owner, and look at a deployment."
 LABEL_COLUMNS = 24
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
@@ -33,7 +34,7 @@ T = TypeVar("T")
 
 app = typer.Typer(
     name=PROGRAM,
-    help="The contracts: deploy them, and look at a deployment.",
+    help=ABOUT,
     no_args_is_help=True,
     rich_markup_mode=None,
     add_completion=False,
@@ -56,6 +57,14 @@ class DeployAnswer(msgspec.Struct, frozen=True, kw_only=True):
     unaccepted: tuple[str, ...]
 
 
+class AcceptAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What `accept --json` prints: which contracts the owner owns from now on, and which it did before."""
+
+    owner: Address
+    accepted: tuple[str, ...]
+    owned_before: tuple[str, ...]
+
+
 class ShowAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What `show --json` prints. Without an endpoint there are no checks."""
 
@@ -70,7 +79,7 @@ def role(name: str, what: str) -> Any:
 
 @app.callback()
 def chain() -> None:
-    """The contracts: deploy them, and look at a deployment."""
+    """The contracts: deploy them, accept them as their owner, and look at a deployment."""
 
 
 @app.command(short_help="Deploy all five contracts, or finish what was begun.")
@@ -122,6 +131,18 @@ def deploy(
     )
     settings = Settings(fee_most_wei=max_fee_gwei * GWEI, confirmations=confirmations)
     return _ended(console, lambda: _deploy(console, rpc, key_file, parameters, out, settings))
+
+
+@app.command(short_help="As the new owner, accept the contracts.")
+def accept(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A deployment file.")],
+    rpc: Annotated[str, typer.Option("--rpc", metavar="URL", envvar="PARALLELIX_RPC", help=RPC_HELP)],
+    key_file: Annotated[Path, typer.Option(metavar="PATH", help="The owner's key, mode 0600.")],
+    json: Json = False,
+) -> int:
+    """As the owner that a deployment names, accept each contract; those that it owns already are left alone."""
+    console = Console.standard(json=json)
+    return _ended(console, lambda: _accept(console, file, rpc, key_file))
 
 
 @app.command(short_help="Print a deployment, and check it against the chain.")
@@ -176,7 +197,9 @@ async def _deploy(
     unaccepted = tuple(each.name.removeprefix("owner of ") for each in owners if not each.holds)
     console.done(f"all five contracts are deployed; {out} says where")
     if unaccepted:
-        console.warn(f"{done.parameters.owner} must still call accept_ownership of {', '.join(unaccepted)}")
+        console.warn(
+            f"{done.parameters.owner} must still accept {', '.join(unaccepted)}: {PROGRAM} accept {out} --key-file …"
+        )
     contracts = {name: entry.address for name, entry in done.contracts.items()}
     console.value(
         DeployAnswer(
@@ -192,10 +215,37 @@ async def _deploy(
     return 0
 
 
-async def _show(console: Console, file: Path, rpc: str) -> int:
+async def _accept(console: Console, file: Path, rpc: str, key_file: Path) -> int:
+    found = _read(file)
+    account = wallet.key_from(key_file, os.environ)
+    accepted: list[str] = []
+    async with connected(rpc) as endpoint:
+        await deploying.require_code(endpoint, found)
+        if not found.complete:
+            raise DeploymentRefused(f"{file}: the deployment is not complete; run `{PROGRAM} deploy` again first")
+        offered = await inspection.offered_to(endpoint, found, account.address)
+        sender = wallet.Wallet(endpoint, account)
+        for name in offered:
+            console.live(f"{name}: sending")
+            receipt = await sender.send(plan.accept_ownership(found, name))
+            console.clear_live()
+            console.marked("✓", name, f"block {receipt.block_number}", label_columns=LABEL_COLUMNS)
+            accepted.append(name)
+    before = tuple(name for name in plan.OWNED if name not in accepted)
+    console.done(f"{account.address} owns {', '.join(plan.OWNED)}")
+    console.value(AcceptAnswer(owner=account.address, accepted=tuple(accepted), owned_before=before))
+    return 0
+
+
+def _read(file: Path) -> Deployment:
     found = deployment_file.read(file)
     if found is None:
         raise DeploymentRefused(f"{file}: there is no such file; `{PROGRAM} deploy --out {file}` writes it")
+    return found
+
+
+async def _show(console: Console, file: Path, rpc: str) -> int:
+    found = _read(file)
     checks: list[Check] = []
     if rpc:
         async with connected(rpc) as endpoint:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from parallelix.chain import plan
+from parallelix.chain.abi import Address
 from parallelix.chain.bindings.credit_vault import CreditVaultViews
 from parallelix.chain.bindings.execution_anchor import ExecutionAnchorViews
 from parallelix.chain.bindings.node_registry_locker import NodeRegistryLockerViews
@@ -14,6 +15,7 @@ from parallelix.chain.bindings.operator_stake_rewards import OperatorStakeReward
 from parallelix.chain.bindings.prlx import PRLXViews
 from parallelix.chain.deployment import is_code_of, require_chain
 from parallelix.chain.deployment_file import Deployment
+from parallelix.chain.errors import DeploymentRefused
 from parallelix.chain.plan import ANCHOR, CONTRACTS, REWARDS, VAULT
 from parallelix.chain.rpc import Rpc
 from parallelix_contracts import artifact
@@ -98,6 +100,26 @@ async def owners(rpc: Rpc, deployment: Deployment) -> list[Check]:
         owner = await views(rpc, deployment.address(name)).owner()
         found.append(Check(name=f"owner of {name}", found=owner, expected=deployment.parameters.owner, may_change=True))
     return found
+
+
+async def offered_to(rpc: Rpc, deployment: Deployment, account: Address) -> list[str]:
+    """The contracts that wait for `account` to accept them; those that it owns already are left out.
+
+    Raises `DeploymentRefused` for one that was offered to somebody else.
+    """
+    offered: list[str] = []
+    for name, (views, _) in plan.OWNED.items():
+        contract = views(rpc, deployment.address(name))
+        if await contract.owner() == account:
+            continue
+        pending = await contract.pending_owner()
+        if pending != account:
+            raise DeploymentRefused(
+                f"{name}: waits for {pending}, not for {account}; give the key of that account,"
+                " or let the present owner offer it anew"
+            )
+        offered.append(name)
+    return offered
 
 
 def failed(checks: Sequence[Check]) -> list[Check]:

@@ -222,6 +222,12 @@ OWNED = {
 """The locker has no owner."""
 
 
+def accept_ownership(now: Deployment, contract: str) -> Call:
+    """What the new owner of a contract sends to own it."""
+    _, calls = OWNED[contract]
+    return calls(now.address(contract)).accept_ownership()
+
+
 def _hand_over(contract: str) -> Ask:
     views, calls = OWNED[contract]
 
