@@ -59,6 +59,7 @@ def behave(mode: uint256, node: uint256):
 @raw_return
 def withdrawMax(streamId: uint256, to: address) -> Bytes[32_768]:
     self._misbehave()
+    assert self.mode != KEEP_THE_FEE or msg.value > 0, "hostile: the fee first"
     if self.mode == BURN_GAS:
         for i: uint256 in range(max_value(uint256)):
             self._burnt = i

@@ -195,6 +195,17 @@ def test_the_most_a_stream_can_take_is_the_ether_that_was_given_for_fees(
     assert (boa.env.get_balance(stage.rewards.address), stage.rewards.held()) == (0, before)
 
 
+def test_a_wei_of_ether_from_a_stranger_makes_no_call_dearer(streaming: Stage, node: int) -> None:
+    def gas_of_a_pull(ether_wei: int) -> int:
+        with boa.env.anchor():
+            boa.env.set_balance(streaming.rewards.address, ether_wei)
+            pass_time(1_000)
+            streaming.pull()
+            return streaming.rewards._computation.get_gas_used()
+
+    assert gas_of_a_pull(1) <= gas_of_a_pull(0)
+
+
 def test_no_amount_of_gas_makes_a_call_succeed_while_its_withdrawal_fails(streaming: Stage, node: int) -> None:
     """Or else a stranger could have the pool run dry, and put everybody's rewards off, by calling with little gas."""
     pass_time(1_000)

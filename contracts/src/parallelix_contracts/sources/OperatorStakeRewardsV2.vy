@@ -703,14 +703,19 @@ def _collect(pool: Pool) -> Pool:
 def _withdraw_from(stream: Stream):
     """
     @dev Whether it works never matters: what comes of it is seen in the stream's count. It fails when there is nothing to
-         withdraw, or no ETH for the fee. No byte of an answer is copied, so that a huge one costs nothing here.
+         withdraw, or for want of the fee. The fee is asked for only then: else whoever sends this contract one wei of ETH
+         would make each later call dearer.
     """
-    fee_wei: uint256 = 0
-    if self.balance > 0:
-        fee_wei = self._fee_wei(stream)
-        if fee_wei > self.balance:
-            return
-    withdrawn: bool = raw_call(
+    if self._try_to_withdraw(stream, 0) or self.balance == 0:
+        return
+    fee_wei: uint256 = self._fee_wei(stream)
+    if 0 < fee_wei and fee_wei <= self.balance:
+        withdrawn: bool = self._try_to_withdraw(stream, fee_wei)
+
+
+def _try_to_withdraw(stream: Stream, fee_wei: uint256) -> bool:
+    # No byte of an answer is copied, so that a huge one costs nothing here.
+    return raw_call(
         stream.lockup,
         abi_encode(stream.id, self, method_id=method_id("withdrawMax(uint256,address)")),
         gas=WITHDRAW_GAS,
