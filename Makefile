@@ -38,7 +38,7 @@ demo: setup-env | $(REPORTS) ## a whole network on this machine: 24 prompts, a k
 	$(RUN) -m parallelix.devnet.demo --report $(REPORTS)/demo.json
 
 test: setup ## the test suite, against a real PostgreSQL, a real Ollama and a real chain on this machine
-	$(RUN) -m pytest
+	@$(RUN) scripts/tests.py
 
 lint: setup-env ## ruff and pyright (strict)
 	$(RUN) -m ruff check

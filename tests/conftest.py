@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,12 +8,26 @@ import pytest
 
 import services
 
+CONTRACTS = Path(__file__).resolve().parent / "contracts"
 SERVICE_FIXTURES = {"postgresql_server", "postgresql_url", "ollama_server", "anvil_chain", "sablier_folder"}
 
 
+RECURSION_LIMIT = sys.getrecursionlimit()
+EVM_RECURSION_LIMIT = 10_240
+"""What py-evm sets when it is imported, for 1,024 calls of contracts one inside the other. Anywhere else so much lets
+deeply nested input overflow the stack that Python's own limit protects, and the whole process dies."""
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    is_evm = item.get_closest_marker("evm") is not None
+    sys.setrecursionlimit(EVM_RECURSION_LIMIT if is_evm else RECURSION_LIMIT)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever uses a service is marked so, and `-m "not service"` leaves it out."""
+    """Whatever uses a service is marked so, and `-m "not service"` leaves it out; the contracts' tests are `evm`."""
     for item in items:
+        if CONTRACTS in item.path.parents:
+            item.add_marker(pytest.mark.evm)
         if isinstance(item, pytest.Function) and SERVICE_FIXTURES.intersection(item.fixturenames):
             item.add_marker(pytest.mark.service)
 

@@ -21,6 +21,8 @@ from parallelix.chain.errors import from_revert
 from parallelix.chain.plan import Create
 from parallelix.chain.ports import Receipt
 
+pytestmark = pytest.mark.evm
+
 
 class Boa:
     """titanoboa's machine. Every transaction is a block of its own, a second after the one before."""
