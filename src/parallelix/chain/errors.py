@@ -314,6 +314,11 @@ class BatchEmpty(AnchorRefused):
     way_out = "anchor a batch when there is a record"
 
 
+class BatchTooLarge(AnchorRefused):
+    reason = "anchor: too many records"
+    way_out = "anchor at most 2^32 records in a batch"
+
+
 class EarlierEpochHidden(AnchorRefused):
     reason = "anchor: epoch before last is not revealed"
     way_out = "reveal the secret of the epoch before last first"

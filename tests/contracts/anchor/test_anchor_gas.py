@@ -36,7 +36,7 @@ def gas_of_anchoring(*, count: int, batches_before: int) -> tuple[int, int]:
 
 @pytest.mark.parametrize("batches_before", [0, 1, 5])
 def test_anchoring_runs_for_the_same_gas_however_many_records(batches_before: int) -> None:
-    counts = (1, 2, 1_000, 1_000_000, 2**63)
+    counts = (1, 2, 1_000, 1_000_000, 2**32)
 
     assert len({gas_of_anchoring(count=count, batches_before=batches_before)[0] for count in counts}) == 1
 
@@ -44,7 +44,7 @@ def test_anchoring_runs_for_the_same_gas_however_many_records(batches_before: in
 @pytest.mark.parametrize("batches_before", [0, 1])
 def test_anchoring_stays_within_90_000_gas(batches_before: int) -> None:
     """The first batch is the dearest: it fills the slot of the head."""
-    for count in (1, 1_000_000, 2**64 - 1 - batches_before * 3):
+    for count in (1, 1_000_000, 2**32):
         run_gas, transaction_gas = gas_of_anchoring(count=count, batches_before=batches_before)
 
         assert run_gas + TRANSACTION_GAS < transaction_gas <= GAS_MAX

@@ -147,7 +147,7 @@ def test_a_node_shown_as_a_leaf_proves_nothing_at_any_height(anchor: Any) -> Non
 def test_the_largest_tree_has_proofs_of_64_hashes(anchor: Any) -> None:
     siblings = [hashlib.sha256(b"%d" % height).digest() for height in range(64)]
     root = merkle.root_from_proof(LEAVES[0], index=0, count=LAST_NUMBER, siblings=siblings)
-    number = anchor_next(anchor, merkle_root=root, count=LAST_NUMBER)
+    number = anchor_next(anchor, merkle_root=root)
 
     assert anchor.verify(number, LEAVES[0], 0, LAST_NUMBER, siblings)
     assert outcome(anchor, number, LEAVES[0], index=0, count=LAST_NUMBER, proof=siblings[1:]) == TOO_SHORT
@@ -159,7 +159,7 @@ def test_the_last_record_of_the_largest_tree_is_proven_too(anchor: Any) -> None:
     index = LAST_NUMBER - 1
     siblings = [hashlib.sha256(b"%d" % height).digest() for height in range(63)]
     root = merkle.root_from_proof(LEAVES[0], index=index, count=LAST_NUMBER, siblings=siblings)
-    number = anchor_next(anchor, merkle_root=root, count=LAST_NUMBER)
+    number = anchor_next(anchor, merkle_root=root)
 
     assert anchor.verify(number, LEAVES[0], index, LAST_NUMBER, siblings)
 

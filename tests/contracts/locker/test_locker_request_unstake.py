@@ -6,7 +6,7 @@ from harness import revert_reason
 from hostile_contracts import RewardsMode
 from locker_scene import COOLDOWN_SECONDS, COOLING, MINIMUM_STAKE_WEI, LockerScene, events, key_hash
 
-REWARDS_GAS = 500_000
+REWARDS_GAS = 700_000
 
 
 def test_asking_for_the_stake_retires_the_node_and_starts_the_cooldown(scene: LockerScene, alice: str) -> None:
@@ -101,7 +101,7 @@ def test_no_amount_of_gas_retires_a_node_without_telling_the_rewards(scene: Lock
     scene.stake(alice)
     reasons: set[str] = set()
     before = scene.everything()
-    for gas in (*range(5_000, 500_000, 15_000), *range(500_000, 600_000, 3_000)):
+    for gas in (*range(5_000, 700_000, 20_000), *range(700_000, 820_000, 4_000)):
         with boa.env.anchor():
             try:
                 scene.locker.requestUnstake(1, sender=alice, gas=gas)

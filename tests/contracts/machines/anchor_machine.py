@@ -51,6 +51,8 @@ batch_flaws = mostly_none(
             "a gap",
             "an overlap",
             "up to the last number",
+            "too many",
+            "too many",
             "no head hash",
             "no root",
         )
@@ -209,6 +211,7 @@ def with_flaw(batch: AnchoredBatch, flaw: str) -> AnchoredBatch:
         "a gap": {"first": batch.first + 1, "last": batch.last + 1},
         "an overlap": {"first": max(0, batch.first - 1), "count": batch.count + (batch.first > 0)},
         "up to the last number": {"last": LAST_NUMBER},
+        "too many": {"last": batch.first + 2**32, "count": 2**32 + 1},
         "no head hash": {"head_hash": EMPTY},
         "no root": {"merkle_root": EMPTY},
     }

@@ -10,6 +10,8 @@ import hashlib
 
 from anchor_scene import EMPTY, EMPTY_ROOT, ZERO_ADDRESS, AnchoredBatch
 
+RECORDS_MAX = 2**32
+"""In one batch."""
 NOT_OWNER = "ownable: caller is not the owner"
 NOT_VALIDATOR = "anchor: caller is not the validator"
 
@@ -32,6 +34,7 @@ class AnchorModel:
             "anchor: previous hash is not the head": batch.previous_hash != self.head,
             "anchor: empty batch": batch.count == 0,
             "anchor: count does not match first and last": batch.count != batch.last - batch.first + 1,
+            "anchor: too many records": batch.count > RECORDS_MAX,
             "anchor: first is not the next record": batch.first != self.next_sequence,
             "anchor: head hash is empty": batch.head_hash == EMPTY,
             "anchor: merkle root is empty": batch.merkle_root == EMPTY,

@@ -139,7 +139,8 @@ class RewardsModel:
             node = self.nodes[change.node_id]
             node.online = change.online
             if change.voided_slots:
-                node.void_until = max(now, node.void_until) + change.voided_slots * SLOT_SECONDS
+                wanted = max(now, node.void_until) + change.voided_slots * SLOT_SECONDS
+                node.void_until = min(wanted, max(node.void_until, now + DAY_SECONDS))
             node.weigh(now)
         self.fresh_until = now + self.terms.stale_seconds
 

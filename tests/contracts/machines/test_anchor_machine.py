@@ -9,6 +9,7 @@ REFUSALS = {
     "anchor: commitment is empty",
     "anchor: count does not match first and last",
     "anchor: empty batch",
+    "anchor: too many records",
     "anchor: epoch before last is not revealed",
     "anchor: epoch goes backwards",
     "anchor: epoch has no successor yet",

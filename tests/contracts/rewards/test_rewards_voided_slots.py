@@ -56,6 +56,18 @@ def test_a_whole_day_may_be_voided(streaming: Stage, node: int) -> None:
     assert streaming.rewards.node(node)[1] == now() + 86_400
 
 
+def test_no_report_voids_more_than_a_day_ahead_however_often_it_names_a_node(streaming: Stage, node: int) -> None:
+    """Or else what a stolen key reported would outlive the key."""
+    streaming.report(*[(node, True, 8_640)] * 5)
+    assert streaming.rewards.node(node)[1] == now() + 86_400
+    pass_time(1_000)
+    streaming.report((node, True, 1))
+    assert streaming.rewards.node(node)[1] == now() + 86_400 - 990
+    pass_time(86_400 - 990)
+    streaming.report((node, True, 0))
+    assert streaming.rewards.weightOf(node) == WEIGHT
+
+
 def test_slots_of_a_node_that_is_offline_count_from_the_report_as_well(streaming: Stage, node: int) -> None:
     streaming.report((node, False, 3))
     pass_time(10)

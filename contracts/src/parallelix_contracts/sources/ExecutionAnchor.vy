@@ -67,6 +67,10 @@ struct Progress:
     newestEpoch: uint256
 
 
+# @dev At 1,000 records a second, those of seven weeks. Without a bound one false batch of a stolen key could use up all the
+# numbers there are, and nothing could ever be anchored again.
+RECORDS_MAX: constant(uint64) = 2**32
+
 # @dev The siblings from a leaf of the largest tree, of 2^64 - 1 records, to its root.
 PROOF_HASHES_MAX: constant(uint256) = 64
 
@@ -220,7 +224,7 @@ def anchorBatch(
     @param first The number of the first record of the batch.
     @param last The number of its last record.
     @param merkleRoot The root over the hashes of its records.
-    @param count How many records it has.
+    @param count How many records it has; at most 2^32.
     @param epoch The newest sampling epoch that a record of the batch was drawn in.
     @return uint256 The number of the batch.
     """
@@ -229,6 +233,7 @@ def anchorBatch(
     assert previousHash == self.head, "anchor: previous hash is not the head"
     assert count != 0, "anchor: empty batch"
     assert last >= first and last - first == count - 1, "anchor: count does not match first and last"
+    assert count <= RECORDS_MAX, "anchor: too many records"
     assert convert(first, uint256) == progress.nextSequence, "anchor: first is not the next record"
     assert headHash != empty(bytes32), "anchor: head hash is empty"
     assert merkleRoot != empty(bytes32), "anchor: merkle root is empty"
@@ -256,8 +261,9 @@ def commitSampling(epoch: uint64, commitment: bytes32):
 @external
 def revealSampling(epoch: uint64, secret: bytes32):
     """
-    @notice Shows the sampling secret of an epoch that is over, so that anybody can recompute which executions were drawn.
-    @dev The newest secret is never shown, not even by a slip: nodes would know from then on which executions are audited.
+    @notice Shows the sampling secret of an epoch, so that anybody can recompute which executions were drawn. To be called
+            when the epoch is over: whoever has the secret knows which executions of it are audited.
+    @dev The newest secret is never shown, not even by a slip.
     @param epoch The first epoch whose secret was not revealed.
     @param secret The 32 bytes whose SHA-256 was committed.
     """

@@ -81,8 +81,9 @@ STATE_ACTIVE: constant(uint256) = 1
 STATE_COOLING: constant(uint256) = 2
 STATE_WITHDRAWN: constant(uint256) = 3
 
-# Twice what the rewards contract needs for a pull from its stream and one node, and far below what fits in a block.
-REWARDS_GAS: constant(uint256) = 500_000
+# More than the rewards contract can need for a node even when the stream that it draws on burns all gas that it is given,
+# and far below what fits in a block.
+REWARDS_GAS: constant(uint256) = 700_000
 # A call gets at most 63/64 of what is left (EIP-150), less what the call itself costs and what is to be done after it.
 REWARDS_CALL_GAS: constant(uint256) = REWARDS_GAS + REWARDS_GAS // 63 + 10_000
 

@@ -972,7 +972,9 @@ def _with_registration(node_id: uint256, node: Node) -> Node:
 def _with_slots_voided(node: Node, change: LivenessChange) -> Node:
     assert change.voidedSlots <= VOIDED_SLOTS_MAX, "rewards: too many voided slots"
     voided: Node = node
-    voided.voidUntil = max(block.timestamp, node.voidUntil) + change.voidedSlots * SLOT_SECONDS
+    # Never more than a day ahead, however often a node is named: a false report must not outlive its reporter's key.
+    latest: uint256 = max(node.voidUntil, block.timestamp + VOIDED_SLOTS_MAX * SLOT_SECONDS)
+    voided.voidUntil = min(max(block.timestamp, node.voidUntil) + change.voidedSlots * SLOT_SECONDS, latest)
     log SlotsVoided(nodeId=change.nodeId, slots=change.voidedSlots, voidUntil=voided.voidUntil)
     return voided
 

@@ -213,8 +213,7 @@ class ExecutionAnchorCalls(Calls):
         return self._call(_COMMIT_SAMPLING, epoch, commitment)
 
     def reveal_sampling(self, epoch: int, secret: bytes) -> Call:
-        """Shows the sampling secret of an epoch that is over, so that anybody can recompute which executions
-        were drawn."""
+        """Shows the sampling secret of an epoch, so that anybody can recompute which executions were drawn."""
         return self._call(_REVEAL_SAMPLING, epoch, secret)
 
     def set_validator(self, validator: Address) -> Call:
