@@ -19,20 +19,21 @@ import msgspec
 from eth_account import Account
 from eth_utils.crypto import keccak
 
+from parallelix.chain import deployment, sablier
+from parallelix.chain.abi import Address, Call
+from parallelix.chain.bindings.credit_vault import CreditVaultCalls, Spend
+from parallelix.chain.bindings.execution_anchor import ExecutionAnchorCalls
+from parallelix.chain.bindings.node_registry_locker import NodeRegistryLockerCalls
+from parallelix.chain.bindings.operator_stake_rewards import LivenessChange, OperatorStakeRewardsV2Calls
+from parallelix.chain.bindings.prlx import PRLXCalls
+from parallelix.chain.deployment_file import ROLES, Deployment, Parameters, StepEntry
+from parallelix.chain.rpc import connected
+from parallelix.devnet.report import Report
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(REPOSITORY / "tests")]
 
 import services  # noqa: E402
-from parallelix.chain import deployment, sablier  # noqa: E402
-from parallelix.chain.abi import Address, Call  # noqa: E402
-from parallelix.chain.bindings.credit_vault import CreditVaultCalls, Spend  # noqa: E402
-from parallelix.chain.bindings.execution_anchor import ExecutionAnchorCalls  # noqa: E402
-from parallelix.chain.bindings.node_registry_locker import NodeRegistryLockerCalls  # noqa: E402
-from parallelix.chain.bindings.operator_stake_rewards import LivenessChange, OperatorStakeRewardsV2Calls  # noqa: E402
-from parallelix.chain.bindings.prlx import PRLXCalls  # noqa: E402
-from parallelix.chain.deployment_file import ROLES, Deployment, Parameters, StepEntry  # noqa: E402
-from parallelix.chain.rpc import connected  # noqa: E402
-from parallelix.devnet.report import Report  # noqa: E402
 
 TOKEN = 10**18
 STAKE_WEI = 50_000 * TOKEN

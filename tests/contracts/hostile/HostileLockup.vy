@@ -18,6 +18,7 @@ COUNT_BACKWARDS: constant(uint256) = 6
 COUNT_WITHOUT_PAYING: constant(uint256) = 7
 KEEP_THE_FEE: constant(uint256) = 8
 REENTER: constant(uint256) = 9
+ASK_A_FEE_AND_BURN_GAS: constant(uint256) = 10
 
 getRecipient: public(HashMap[uint256, address])
 getUnderlyingToken: public(HashMap[uint256, address])
@@ -60,7 +61,7 @@ def behave(mode: uint256, node: uint256):
 def withdrawMax(streamId: uint256, to: address) -> Bytes[32_768]:
     self._misbehave()
     assert self.mode != KEEP_THE_FEE or msg.value > 0, "hostile: the fee first"
-    if self.mode == BURN_GAS:
+    if self.mode in [BURN_GAS, ASK_A_FEE_AND_BURN_GAS]:
         for i: uint256 in range(max_value(uint256)):
             self._burnt = i
     if self.mode == REENTER:
@@ -78,6 +79,9 @@ def withdrawMax(streamId: uint256, to: address) -> Bytes[32_768]:
 @raw_return
 def getWithdrawnAmount(streamId: uint256) -> Bytes[32_768]:
     self._misbehave()
+    if self.mode == ASK_A_FEE_AND_BURN_GAS:
+        for i: uint256 in range(max_value(uint256)):
+            assert msg.gas > 0
     if self.mode == COUNT_TOO_MUCH:
         return abi_encode(max_value(uint256))
     if self.mode == COUNT_BACKWARDS:
@@ -102,6 +106,8 @@ def calculateMinFeeWei(streamId: uint256) -> Bytes[32_768]:
     self._misbehave()
     if self.mode == KEEP_THE_FEE:
         return self._answer(msg.sender.balance)
+    if self.mode == ASK_A_FEE_AND_BURN_GAS:
+        return self._answer(1)
     return self._answer(0)
 
 

@@ -35,6 +35,7 @@ class LockupMode(enum.IntEnum):
     COUNT_WITHOUT_PAYING = 7
     KEEP_THE_FEE = 8
     REENTER = 9
+    ASK_A_FEE_AND_BURN_GAS = 10
 
 
 EVERY_MODE = pytest.mark.parametrize("mode", list(LockupMode))
