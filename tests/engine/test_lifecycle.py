@@ -116,6 +116,31 @@ def test_an_offer_that_is_not_acknowledged_goes_elsewhere_and_costs_no_attempt(w
     assert isinstance(refused, effects.Refused) and refused.code == "attempt_closed"
 
 
+def test_an_only_node_that_was_slow_to_acknowledge_gets_the_unit_once_more(world: World) -> None:
+    world.attach(1)
+    request_id = world.ask(queue_ms=HOUR_MS)
+    first = world.attempt_of(request_id)
+    world.heartbeat(1)
+    world.advance(10 * SECOND)
+
+    second = world.attempt_of(request_id)
+    assert second != first and world.node_of(request_id) == 1
+
+    world.heartbeat(1)
+    world.advance(10 * SECOND)
+    assert world.row(request_id).state == "queued" and world.request(request_id).open_attempt is None
+
+
+def test_a_unit_that_was_let_pass_goes_first_to_a_node_that_never_saw_it(world: World) -> None:
+    world.attach(1)
+    request_id = world.ask(queue_ms=HOUR_MS)
+    world.attach(2)
+    for node_id in (1, 2):
+        world.heartbeat(node_id)
+    world.advance(10 * SECOND)
+    assert world.node_of(request_id) == 2
+
+
 def test_a_node_without_heartbeat_is_offline_and_its_work_goes_elsewhere_at_once(world: World) -> None:
     world.attach(1)
     request_id = world.ask(deadline_ms=HOUR_MS)

@@ -383,7 +383,8 @@ class NetworkMachine(RuleBasedStateMachine):
         for request in engine.requests.values():
             assert request.count(AttemptState.OFFERED, AttemptState.RUNNING) <= 1
             for node_id, ends in turns(request).items():
-                assert ends[:-1] in ([], [(AttemptState.LOST, 0)]), f"a unit came back to node {node_id}"
+                let_pass = ([(AttemptState.LOST, 0)], [(AttemptState.WITHDRAWN, 0)])
+                assert ends[:-1] in ([], *let_pass), f"a unit came back to node {node_id}"
             if request.open_attempt:
                 open_now.append(request.open_attempt.attempt_id)
         assert sorted(reserved) == sorted(open_now), "a slot leaked, or was given twice"

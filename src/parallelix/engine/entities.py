@@ -9,6 +9,7 @@ from parallelix.engine.lifecycle import (
     COUNTED_ATTEMPTS,
     FINAL_ATTEMPT_STATES,
     FINAL_REQUEST_STATES,
+    NEVER_TAKEN_UP,
     AttemptState,
     RequestState,
     require_attempt_transition,
@@ -127,16 +128,22 @@ class Request:
         return last if last is not None and last.open else None
 
     @property
+    def tried_nodes(self) -> frozenset[int]:
+        return frozenset(attempt.node_id for attempt in self.attempts)
+
+    @property
     def failed_nodes(self) -> frozenset[int]:
         """Nodes that had their turn with this unit; it never goes back to one of them.
 
-        A node that was lost before it took the unit up has not had its turn: the only node of a network may be the one
-        that came back. That holds once for each node, so that one which comes and goes cannot hold a unit up."""
+        A node that was lost before it took the unit up, or was too slow to acknowledge it, has not had its turn: the
+        only node of a network may be the one that comes back. That holds once for each node, so that one which comes
+        and goes, or never answers, cannot hold a unit up."""
         had_it: set[int] = set()
-        lost_it: set[int] = set()
+        let_it_pass: set[int] = set()
         for attempt in self.attempts:
-            never_taken_up = attempt.state is AttemptState.LOST and not attempt.started_at
-            (lost_it if never_taken_up and attempt.node_id not in lost_it else had_it).add(attempt.node_id)
+            never_taken_up = attempt.state in NEVER_TAKEN_UP and not attempt.started_at
+            first_time = never_taken_up and attempt.node_id not in let_it_pass
+            (let_it_pass if first_time else had_it).add(attempt.node_id)
         return frozenset(had_it)
 
     def count(self, *states: AttemptState) -> int:

@@ -81,6 +81,9 @@ FINAL_ATTEMPT_STATES = frozenset(state for state, after in ATTEMPT_TRANSITIONS.i
 COUNTED_ATTEMPTS = frozenset({_A.REJECTED, _A.FAILED, _A.DECLINED, _A.MISSED})
 """The ends that use up one of a unit's attempts. A lost node or an offer not taken is not the unit's doing."""
 
+NEVER_TAKEN_UP = frozenset({_A.LOST, _A.WITHDRAWN})
+"""The ends in which the node, unless it had started, has shown nothing about the unit."""
+
 
 def require_request_transition(before: RequestState, after: RequestState) -> None:
     if after not in REQUEST_TRANSITIONS[before]:

@@ -101,7 +101,7 @@ class Steps(Admission):
     def _place(self, request: Request) -> None:
         """Gives a queued request to a node, or lets it wait with a stated reason."""
         assert request.state is RequestState.QUEUED, request.state
-        node = self.pool.match(request.need, request.failed_nodes)
+        node = self._best_node(request)
         if node is not None:
             self._offer(request, node)
             return
@@ -112,6 +112,13 @@ class Steps(Admission):
         reason = self._held_reason(request)
         self._progress(request, "held", reason=reason)
         self._log("request.held", request_id=request.request_id, model=request.model, reason=reason)
+
+    def _best_node(self, request: Request) -> Node | None:
+        """One that never saw the unit if there is any, else one that let it pass."""
+        node = self.pool.match(request.need, request.tried_nodes)
+        if request.tried_nodes != request.failed_nodes and (node is None or node.removed_until):
+            return self.pool.match(request.need, request.failed_nodes)
+        return node
 
     def _queue_key(self, request: Request) -> int:
         return queue_key(
