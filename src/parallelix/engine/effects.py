@@ -103,4 +103,18 @@ class SlotCredited(msgspec.Struct, frozen=True, kw_only=True):
     credited: bool
 
 
-Answer: TypeAlias = Refused | Admitted | Started | ResultTaken | SlotCredited | None
+class ClearanceGranted(msgspec.Struct, frozen=True, kw_only=True):
+    """What the settler may sign: wei, and `expiry` in Unix seconds."""
+
+    account: str
+    amount_wei: int
+    cumulative_wei: int
+    nonce: int
+    expiry: int
+
+
+class SlotsRestored(msgspec.Struct, frozen=True, kw_only=True):
+    credited: int
+
+
+Answer: TypeAlias = Refused | Admitted | Started | ResultTaken | SlotCredited | ClearanceGranted | SlotsRestored | None

@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from parallelix.engine.catalogue import Priority
+from parallelix.engine.chain_facts import ChainFact
 from parallelix.protocol.messages import Manifest
 from parallelix.protocol.registry import Registration
 from parallelix.protocol.work import Usage, WorkKind
@@ -102,6 +103,46 @@ class BatchConfirmed(msgspec.Struct, frozen=True, kw_only=True):
     reference: str
 
 
+class ChainSpan(msgspec.Struct, frozen=True, kw_only=True):
+    """All that the contracts said in the confirmed blocks `first_block` to `last_block`, which follow the last span's.
+    `last_hash` and `last_time` (Unix seconds) are those of the last block."""
+
+    first_block: int
+    last_block: int
+    last_hash: str
+    last_time: int
+    facts: tuple[ChainFact, ...] = ()
+
+
+class ChainProvisional(msgspec.Struct, frozen=True, kw_only=True):
+    """The newest block, and the withdrawals in wei that accounts ask for in blocks not confirmed yet."""
+
+    block: int
+    asked: dict[str, int]
+
+
+class ChainHalted(msgspec.Struct, frozen=True, kw_only=True):
+    """What the chain says and what we know differ in `part`; nothing that depends on it goes on. Lifted by an empty
+    `reason`."""
+
+    part: Literal["registry", "vault", "anchor", "chain"]
+    reason: str
+
+
+class ClearanceAsked(msgspec.Struct, frozen=True, kw_only=True):
+    """An account wants `amount_wei` of its deposit out, at once."""
+
+    account: str
+    amount_wei: int
+
+
+class UptimeRestored(msgspec.Struct, frozen=True, kw_only=True):
+    """Slots that a node proves by our own receipts, all of them checked."""
+
+    node_id: int
+    slots: tuple[int, ...]
+
+
 class Grant(msgspec.Struct, frozen=True, kw_only=True):
     """Credits given by whoever runs the network. The shell hands in each `grant_id` once."""
 
@@ -143,6 +184,11 @@ Event: TypeAlias = (
     | Acknowledged
     | ResultReturned
     | BatchConfirmed
+    | ChainSpan
+    | ChainProvisional
+    | ChainHalted
+    | ClearanceAsked
+    | UptimeRestored
     | Grant
     | KeyIssued
     | KeyRevoked
