@@ -68,6 +68,8 @@ class Engine(Restoring):
             created_at=self._now,
             expires_at=event.expires_at,
             revoked_at=0,
+            scopes=event.scopes,
+            kind=event.kind,
         )
         if event.key_id not in self.keys:
             self.keys[event.key_id] = key

@@ -208,6 +208,8 @@ class ApiKey:
     created_at: int
     expires_at: int
     revoked_at: int
+    scopes: str = "inference,read"
+    kind: str = "key"
     open_requests: int = 0
     committed_wei: int = 0
     tokens: float = 0.0
@@ -244,6 +246,8 @@ class ApiKey:
             created_at=row.created_at,
             expires_at=row.expires_at,
             revoked_at=row.revoked_at,
+            scopes=row.scopes,
+            kind=row.kind,
         )
 
     def row(self) -> KeyRow:
@@ -259,4 +263,6 @@ class ApiKey:
             created_at=self.created_at,
             expires_at=self.expires_at,
             revoked_at=self.revoked_at,
+            scopes=self.scopes,
+            kind=self.kind,
         )

@@ -164,6 +164,8 @@ class KeyIssued(msgspec.Struct, frozen=True, kw_only=True):
     concurrency: int = 0
     budget_wei: int = 0
     expires_at: int = 0
+    scopes: str = "inference,read"
+    kind: str = "key"
 
 
 class KeyRevoked(msgspec.Struct, frozen=True, kw_only=True):

@@ -165,7 +165,7 @@ class UptimeRow(Row, frozen=True, kw_only=True):
 
 
 class KeyRow(Row, frozen=True, kw_only=True):
-    """An API key by its hash. A limit of 0 means none; `expires_at` 0 means never."""
+    """An API key by its hash. A limit of 0 means none; `expires_at` 0 means never. `scopes` are names with commas."""
 
     table: ClassVar[str] = "api_keys"
     key: ClassVar[tuple[str, ...]] = ("key_id",)
@@ -181,3 +181,82 @@ class KeyRow(Row, frozen=True, kw_only=True):
     created_at: int
     expires_at: int
     revoked_at: int
+    scopes: str = "inference,read"
+    kind: str = "key"
+
+
+class ChainCursorRow(Row, frozen=True, kw_only=True):
+    """The one row that says how far the chain has been read. `block_time` is Unix seconds; `anchor_halt` is why the
+    anchor is not to be believed, empty while it is."""
+
+    table: ClassVar[str] = "chain_cursor"
+    key: ClassVar[tuple[str, ...]] = ("id",)
+
+    id: int
+    block: int
+    block_hash: str
+    block_time: int
+    anchor_halt: str
+
+
+class VaultAccountRow(Row, frozen=True, kw_only=True):
+    """An account's books in the vault as of the cursor, and what was charged of it in the UTC day `charged_day`.
+
+    A limit that is empty was never set. The one in `lower_limit_wei` holds from `lower_from`, Unix seconds.
+    """
+
+    table: ClassVar[str] = "vault_accounts"
+    key: ClassVar[tuple[str, ...]] = ("account",)
+
+    account: str
+    deposit_wei: str
+    settled_wei: str
+    requested_wei: str
+    nonce: int
+    limit_wei: str
+    lower_limit_wei: str
+    lower_from: int
+    charged_day: int
+    charged_wei: str
+
+
+class ClearanceRow(Row, frozen=True, kw_only=True):
+    """What an account may take out at once. `state` is open, used or released; `expiry` is Unix seconds."""
+
+    table: ClassVar[str] = "clearances"
+    key: ClassVar[tuple[str, ...]] = ("account", "nonce", "expiry")
+
+    account: str
+    nonce: int
+    expiry: int
+    amount_wei: str
+    cumulative_wei: str
+    state: str
+    granted_at: int
+    ended_at: int
+
+
+class RegistrationRow(Row, frozen=True, kw_only=True):
+    """A node as the locker has it. `cooldown_ends_at` is Unix seconds, 0 while the stake is active."""
+
+    table: ClassVar[str] = "registrations"
+    key: ClassVar[tuple[str, ...]] = ("node_id",)
+
+    node_id: str
+    owner: str
+    stake_wei: str
+    hardware_tier: int
+    node_key_hash: str
+    state: str
+    cooldown_ends_at: int
+
+
+class NodeLivenessRow(Row, frozen=True, kw_only=True):
+    """Whether the rewards contract counts the node as online, and the slots still to be voided there."""
+
+    table: ClassVar[str] = "node_liveness"
+    key: ClassVar[tuple[str, ...]] = ("node_id",)
+
+    node_id: str
+    online: bool
+    voids_pending: int

@@ -8,12 +8,17 @@ from parallelix.engine.rows import (
     AttemptRow,
     BalanceRow,
     BatchRow,
+    ChainCursorRow,
+    ClearanceRow,
     FaultRow,
     KeyRow,
+    NodeLivenessRow,
     NodeRow,
     RecordRow,
+    RegistrationRow,
     RequestRow,
     UptimeRow,
+    VaultAccountRow,
 )
 
 
@@ -49,3 +54,10 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Of the last 24 hours, oldest first."""
     uptime: tuple[UptimeRow, ...] = ()
     """Of as many hours as `uptime` keeps: a rejected attempt may void slots of the last one still."""
+    cursor: ChainCursorRow | None = None
+    """None before the first block was read, and always off a chain, as what follows is empty there."""
+    vault_accounts: tuple[VaultAccountRow, ...] = ()
+    clearances: tuple[ClearanceRow, ...] = ()
+    """The open ones."""
+    registrations: tuple[RegistrationRow, ...] = ()
+    liveness: tuple[NodeLivenessRow, ...] = ()

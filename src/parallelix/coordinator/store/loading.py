@@ -8,12 +8,17 @@ from parallelix.engine.rows import (
     AttemptRow,
     BalanceRow,
     BatchRow,
+    ChainCursorRow,
+    ClearanceRow,
     FaultRow,
     KeyRow,
+    NodeLivenessRow,
     NodeRow,
     RecordRow,
+    RegistrationRow,
     RequestRow,
     UptimeRow,
+    VaultAccountRow,
 )
 from parallelix.engine.settings import DAY_MS, HOUR_MS
 from parallelix.engine.snapshot import Idempotent, Snapshot
@@ -35,6 +40,11 @@ def read_snapshot(reading: Reading, *, now: int) -> Snapshot:
         head=reading.row(RecordRow, queries.HEAD_RECORD),
         idempotent=tuple(map(_idempotent, reading.rows(RequestRow, queries.IDEMPOTENT_SINCE, since=since))),
         uptime=tuple(reading.rows(UptimeRow, queries.UPTIME_SINCE, hour=now // HOUR_MS - HOURS_KEPT)),
+        cursor=reading.row(ChainCursorRow, queries.CHAIN_CURSOR),
+        vault_accounts=tuple(reading.rows(VaultAccountRow, queries.VAULT_ACCOUNTS)),
+        clearances=tuple(reading.rows(ClearanceRow, queries.OPEN_CLEARANCES)),
+        registrations=tuple(reading.rows(RegistrationRow, queries.REGISTRATIONS)),
+        liveness=tuple(reading.rows(NodeLivenessRow, queries.NODE_LIVENESS)),
     )
 
 

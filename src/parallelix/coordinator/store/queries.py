@@ -89,6 +89,12 @@ SELECT {columns} FROM requests WHERE idempotency_key <> '' AND admitted_at >= :s
 ORDER BY admitted_at, request_id
 """
 UPTIME_SINCE = "SELECT {columns} FROM uptime WHERE hour >= :hour ORDER BY hour, node_id"
+CHAIN_CURSOR = "SELECT {columns} FROM chain_cursor"
+VAULT_ACCOUNTS = "SELECT {columns} FROM vault_accounts"
+OPEN_CLEARANCES = "SELECT {columns} FROM clearances WHERE state = 'open'"
+REGISTRATIONS = "SELECT {columns} FROM registrations"
+NODE_LIVENESS = "SELECT {columns} FROM node_liveness"
+OPEN_INTENTS = "SELECT {columns} FROM intents WHERE state IN ('new', 'signed', 'mined') ORDER BY created_at, intent_id"
 
 # Leadership. A commit that finds another epoch writes nothing.
 FIRST_LEADER = "INSERT INTO leader (id, epoch, commit_number, instance) VALUES (1, 0, 0, '') ON CONFLICT DO NOTHING"

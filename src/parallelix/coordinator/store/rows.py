@@ -56,6 +56,25 @@ class CommandRow(Row, frozen=True, kw_only=True):
     answer: bytes = b""
 
 
+class IntentRow(Row, frozen=True, kw_only=True):
+    """One thing to be done on the chain, once. `attempts` is JSON: every transaction signed for it. `nonce` is -1 until
+    one is; `mined_block` 0 until a block has one."""
+
+    table: ClassVar[str] = "intents"
+    key: ClassVar[tuple[str, ...]] = ("intent_id",)
+
+    intent_id: str
+    role: str
+    nonce: int
+    to_address: str
+    data: bytes
+    attempts: str
+    state: str
+    mined_block: int
+    created_at: int
+    reference: str
+
+
 class LeaderRow(Row, frozen=True, kw_only=True):
     """The one row that every commit is conditional on. Each new leader raises `epoch`, each commit `commit_number`."""
 

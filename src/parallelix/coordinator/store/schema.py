@@ -24,19 +24,24 @@ from sqlalchemy import (
     text,
 )
 
-from parallelix.coordinator.store.rows import CommandRow, EnvelopeRow, LeaderRow, PayloadRow, ResultRow
+from parallelix.coordinator.store.rows import CommandRow, EnvelopeRow, IntentRow, LeaderRow, PayloadRow, ResultRow
 from parallelix.engine.rows import (
     AttemptRow,
     BalanceRow,
     BatchRow,
+    ChainCursorRow,
+    ClearanceRow,
     FaultRow,
     KeyRow,
+    NodeLivenessRow,
     NodeRow,
     RecordRow,
+    RegistrationRow,
     RequestRow,
     Row,
     TransferRow,
     UptimeRow,
+    VaultAccountRow,
 )
 
 ROW_TYPES: tuple[type[Row], ...] = (
@@ -53,6 +58,12 @@ ROW_TYPES: tuple[type[Row], ...] = (
     FaultRow,
     UptimeRow,
     KeyRow,
+    ChainCursorRow,
+    VaultAccountRow,
+    ClearanceRow,
+    RegistrationRow,
+    NodeLivenessRow,
+    IntentRow,
     CommandRow,
     LeaderRow,
 )
@@ -300,8 +311,105 @@ api_keys = Table(
     _whole("created_at"),
     _whole("expires_at"),
     _whole("revoked_at"),
+    Column("scopes", Text, nullable=False, server_default="inference,read"),
+    Column("kind", Text, nullable=False, server_default="key"),
     sqlite_strict=True,
     sqlite_with_rowid=False,
+)
+
+chain_cursor = Table(
+    "chain_cursor",
+    metadata,
+    _number("id"),
+    _whole("block"),
+    _text("block_hash"),
+    _whole("block_time"),
+    _text("anchor_halt"),
+    sqlite_strict=True,
+)
+
+vault_accounts = Table(
+    "vault_accounts",
+    metadata,
+    _key("account"),
+    _text("deposit_wei"),
+    _text("settled_wei"),
+    _text("requested_wei"),
+    _whole("nonce"),
+    _text("limit_wei"),
+    _text("lower_limit_wei"),
+    _whole("lower_from"),
+    _whole("charged_day"),
+    _text("charged_wei"),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+
+clearances = Table(
+    "clearances",
+    metadata,
+    _key("account"),
+    _number("nonce"),
+    _number("expiry"),
+    _text("amount_wei"),
+    _text("cumulative_wei"),
+    _text("state"),
+    _whole("granted_at"),
+    _whole("ended_at"),
+    Index(
+        "clearances_open",
+        "account",
+        sqlite_where=text("state = 'open'"),
+        postgresql_where=text("state = 'open'"),
+    ),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+
+registrations = Table(
+    "registrations",
+    metadata,
+    _key("node_id"),
+    _text("owner"),
+    _text("stake_wei"),
+    _whole("hardware_tier"),
+    _text("node_key_hash"),
+    _text("state"),
+    _whole("cooldown_ends_at"),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+
+node_liveness = Table(
+    "node_liveness",
+    metadata,
+    _key("node_id"),
+    _flag("online"),
+    _whole("voids_pending"),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+
+intents = Table(
+    "intents",
+    metadata,
+    _key("intent_id"),
+    _text("role"),
+    _whole("nonce"),
+    _text("to_address"),
+    _bytes("data"),
+    _text("attempts"),
+    _text("state"),
+    _whole("mined_block"),
+    _whole("created_at"),
+    _text("reference"),
+    Index(
+        "intents_open",
+        "created_at",
+        sqlite_where=text("state IN ('new', 'signed', 'mined')"),
+        postgresql_where=text("state IN ('new', 'signed', 'mined')"),
+    ),
+    sqlite_strict=True,
 )
 
 commands = Table(
