@@ -18,16 +18,19 @@ from web3.utils.address import get_create_address
 
 from parallelix.chain import deployment_file, plan
 from parallelix.chain.abi import Address
-from parallelix.chain.deployment_file import ATTEMPTS_MAX, ContractEntry, Deployment, Parameters, Pending, StepEntry
-from parallelix.chain.errors import DeploymentRefused, NotMined, Reverted, RpcRefused, WrongChain
+from parallelix.chain.deployment_file import ContractEntry, Deployment, Parameters, Pending, StepEntry
+from parallelix.chain.errors import DeploymentRefused, NotMined, Reverted, WrongChain
 from parallelix.chain.plan import Create, Step
 from parallelix.chain.ports import Receipt
 from parallelix.chain.rpc import Fees, Rpc
 from parallelix.chain.wallet import (
+    ATTEMPTS_MAX,
     POLL_SECONDS_FIRST,
     POLL_SECONDS_MAX,
     RECEIPT_SECONDS_MAX,
     Signed,
+    dearer,
+    send_again,
     sign,
     with_margin,
 )
@@ -38,10 +41,6 @@ FEE_GWEI_MAX = 200
 """Many times what gas costs in a usual week. Whoever wants to deploy in a worse one says so."""
 NONCES_MAX = 3
 """How often a step begins anew because the deployer's key was used elsewhere meanwhile."""
-
-HARMLESS = ("nonce too low", "underpriced", "less than block base fee")
-"""Refusals of a transaction that a receipt explains or a dearer attempt heals: its number was used, a dearer one is on
-its way, or a block costs more by now."""
 
 
 class Progress(Protocol):
@@ -268,7 +267,7 @@ class _Run:
                     return await self._lost(pending)
                 continue
             if sent < len(pending.attempts):
-                await self._send(pending.attempts[-1])
+                await send_again(self._rpc, pending.attempts[-1])
                 sent = len(pending.attempts)
             elif len(pending.attempts) < ATTEMPTS_MAX:
                 await self._raise_fee(step, pending)
@@ -296,24 +295,12 @@ class _Run:
         self._note(msgspec.structs.replace(self.now, pending=None))
         return None
 
-    async def _send(self, attempt: Signed) -> None:
-        try:
-            await self._rpc.send_raw(bytes.fromhex(attempt.raw[2:]))
-        except RpcRefused as error:
-            if not any(each in error.message.lower() for each in HARMLESS):
-                raise
-
     async def _raise_fee(self, step: Step, pending: Pending) -> None:
         """A dearer attempt at the same number, where the last one's fee no longer pays for a block."""
         last = pending.attempts[-1]
         if int(last.fee_most_wei) >= await self._rpc.base_fee_wei():
             return
-        now = await self._fees()
-        fees = Fees(
-            most_wei=max(now.most_wei, _raised(int(last.fee_most_wei))),
-            tip_wei=max(now.tip_wei, _raised(int(last.fee_tip_wei))),
-        )
-        signed = await self._signed(step, pending.nonce, fees)
+        signed = await self._signed(step, pending.nonce, dearer(last, await self._fees()))
         raised = msgspec.structs.replace(pending, attempts=(*pending.attempts, signed))
         self._note(msgspec.structs.replace(self.now, pending=raised))
 
@@ -366,11 +353,6 @@ def _content(step: Step, now: Deployment) -> tuple[Address | None, bytes]:
         return None, step.data(now)
     call = step.call(now)
     return call.to, call.data
-
-
-def _raised(fee_wei: int) -> int:
-    """Nodes take a dearer attempt when it pays an eighth more."""
-    return fee_wei * 9 // 8 + 1
 
 
 def _gwei(amount_wei: int) -> str:

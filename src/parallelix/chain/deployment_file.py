@@ -19,13 +19,11 @@ from msgspec import Meta
 
 from parallelix.chain.abi import Address
 from parallelix.chain.errors import DeploymentRefused
-from parallelix.chain.wallet import Signed
+from parallelix.chain.wallet import ATTEMPTS_MAX, Signed
 from parallelix.private_files import sync_folder
 
 FILE_BYTES_MAX = 1024 * 1024
 """A finished file has 20 KiB; one with a signed contract creation on its way 100."""
-ATTEMPTS_MAX = 10
-"""Ten raises of a fee by an eighth triple it. Beyond, somebody should look."""
 TOKEN = 10**18
 SUPPLY = 100_000_000 * TOKEN
 Wei = Annotated[str, Meta(pattern=r"^(0|[1-9][0-9]{0,77})$")]

@@ -16,7 +16,7 @@ from eth_account.signers.local import LocalAccount
 
 from parallelix import private_files
 from parallelix.chain.abi import Address, Call
-from parallelix.chain.errors import KeyRefused, NotMined
+from parallelix.chain.errors import KeyRefused, NotMined, RpcRefused
 from parallelix.chain.ports import Receipt
 from parallelix.chain.rpc import Fees, Rpc
 from parallelix.private_files import PrivateFileRefused
@@ -27,6 +27,11 @@ RECEIPT_SECONDS_MAX = 600.0
 """Fifty blocks of Ethereum, at a fee that holds while the price of a block doubles."""
 POLL_SECONDS_FIRST, POLL_SECONDS_MAX = 0.02, 2.0
 """From a test node that mines at once up to a block of a public chain."""
+ATTEMPTS_MAX = 10
+"""Ten raises of a fee by an eighth triple it. Beyond, somebody should look."""
+HARMLESS = ("nonce too low", "underpriced", "less than block base fee")
+"""Refusals of a transaction that a receipt explains or a dearer attempt heals: its number was used, a dearer one is on
+its way, or a block costs more by now."""
 GAS_MARGIN_PERCENT = 25
 GAS_MARGIN = 300_000
 """Rewards that were asked in a second in which the stream had nothing draw on it in the next, which takes up to 275,000
@@ -103,9 +108,30 @@ def sign(
     )
 
 
+def dearer(last: Signed, now: Fees) -> Fees:
+    """For another attempt at the same nonce: nodes take one in place of the last when both fees are an eighth more."""
+    return Fees(
+        most_wei=max(now.most_wei, _raised(int(last.fee_most_wei))),
+        tip_wei=max(now.tip_wei, _raised(int(last.fee_tip_wei))),
+    )
+
+
+def _raised(fee_wei: int) -> int:
+    return fee_wei * 9 // 8 + 1
+
+
 def with_margin(gas: int) -> int:
     """What to allow a transaction that would take `gas` now."""
     return gas * (100 + GAS_MARGIN_PERCENT) // 100 + GAS_MARGIN
+
+
+async def send_again(rpc: Rpc, attempt: Signed) -> None:
+    """Hands an attempt to the endpoint, be it for the first time; a refusal that changes nothing is passed over."""
+    try:
+        await rpc.send_raw(bytes.fromhex(attempt.raw[2:]))
+    except RpcRefused as error:
+        if not any(each in error.message.lower() for each in HARMLESS):
+            raise
 
 
 class Wallet:
