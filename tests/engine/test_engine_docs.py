@@ -31,6 +31,8 @@ def in_words(milliseconds: int) -> str:
 
 
 def default(name: str, value: int) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return in_words(value) if "_ms" in name and not name.endswith("per_ms") else f"{value:,}"
 
 

@@ -32,6 +32,7 @@ class Engine(Restoring):
             events.RegistryChanged: self._registry_changed,
             events.Attached: self._attached,
             events.Heartbeat: self._heartbeat,
+            events.UptimeRestored: self._uptime_restored,
             events.Acknowledged: self._acknowledged,
             events.ResultReturned: self._result_returned,
             events.BatchConfirmed: self._batch_confirmed,

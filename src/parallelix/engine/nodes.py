@@ -6,8 +6,10 @@ from parallelix.engine import effects, events
 from parallelix.engine.admission import overloaded
 from parallelix.engine.effects import Answer, Refused
 from parallelix.engine.lifecycle import AttemptState
+from parallelix.engine.liveness import LivenessReport
 from parallelix.engine.pool import Node
 from parallelix.engine.steps import Steps
+from parallelix.engine.uptime import SLOT_MS, oldest_slot
 from parallelix.protocol.registry import Registration
 
 
@@ -114,4 +116,33 @@ class Nodes(Steps):
             if event.paused:
                 self._drain_penalised()
         slot, credited = self.uptime.credit(event.node_id, event.unix_ms)
+        self.liveness.credit(event.node_id, slot)
         return effects.SlotCredited(slot=slot, credited=credited)
+
+    # Uptime and rewards -----------------------------------------------------------------------------------------------
+
+    def liveness_report(self, limit: int) -> LivenessReport | None:
+        """What the rewards contract should be told now, in at most `limit` changes; None when there is nothing to say.
+
+        A read: asked twice, it names the same slots twice. Ask again once the events of the last report have come in.
+        """
+        return self.liveness.report(
+            slot=self._now // SLOT_MS, limit=limit, is_active=self._is_active, may_earn=self._may_earn
+        )
+
+    def _is_active(self, node_id: int) -> bool:
+        registration = self.registrations.get(node_id)
+        return registration is not None and registration.state == "active"
+
+    def _may_earn(self, node_id: int) -> bool:
+        node = self.pool.find(node_id)
+        return node is not None and not node.removed_until
+
+    def _uptime_restored(self, event: events.UptimeRestored) -> Answer:
+        """The shell has checked each slot's receipt."""
+        standing = self.standing(event.node_id)
+        if standing is not None:
+            return standing
+        oldest, newest = oldest_slot(self._now), self._now // SLOT_MS
+        slots = (slot for slot in event.slots if oldest <= slot <= newest)
+        return effects.SlotsRestored(credited=self.uptime.restore_slots(event.node_id, slots))

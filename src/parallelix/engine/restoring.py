@@ -19,6 +19,7 @@ from parallelix.engine.recorder import batch_of
 from parallelix.engine.settings import MINUTE_MS
 from parallelix.engine.snapshot import Snapshot
 from parallelix.engine.state import RandomBytes, Step
+from parallelix.engine.uptime import SLOT_MS
 from parallelix.protocol.messages import Manifest
 from parallelix.protocol.registry import Registration
 from parallelix.protocol.work import Usage
@@ -37,6 +38,7 @@ class Restoring(Deadlines):
         self.uptime.restore(snapshot.uptime)
         self._timers.set(now + MINUTE_MS, "uptime", None)
         self._restore_records(snapshot)
+        self._restore_liveness(snapshot)
         self._restore_nodes(snapshot)
         for known in snapshot.idempotent:
             self._idempotent[(known.account, known.idempotency_key)] = (
@@ -58,6 +60,16 @@ class Restoring(Deadlines):
         self._effects.extend(effects.AnchorBatch(batch=batch) for _, batch in sorted(self.recorder.unconfirmed.items()))
         if self.recorder.open_count:
             self._timers.set(self._now + self.settings.batch_ms, "batch", self.recorder.batches_closed)
+
+    def _restore_liveness(self, snapshot: Snapshot) -> None:
+        confirmed = [row for row in snapshot.batches if row.confirmed_at]
+        self.liveness.restore(
+            snapshot.liveness,
+            batch=(confirmed[-1].number, confirmed[-1].merkle_root) if confirmed else None,
+            chain_time=snapshot.cursor.block_time if snapshot.cursor is not None else 0,
+            # Nobody could reach us while we were away, nor in the time that it takes to attach again.
+            since_slot=(self._now + self.settings.restart_grace_ms) // SLOT_MS,
+        )
 
     def _restore_nodes(self, snapshot: Snapshot) -> None:
         online = self._were_online(snapshot)

@@ -252,7 +252,8 @@ class RegistrationRow(Row, frozen=True, kw_only=True):
 
 
 class NodeLivenessRow(Row, frozen=True, kw_only=True):
-    """Whether the rewards contract counts the node as online, and the slots still to be voided there."""
+    """Whether the node earns in the rewards contract, the voided slots that the contract has not been told of, and
+    until when, Unix seconds, it voids those that it was told of."""
 
     table: ClassVar[str] = "node_liveness"
     key: ClassVar[tuple[str, ...]] = ("node_id",)
@@ -260,3 +261,4 @@ class NodeLivenessRow(Row, frozen=True, kw_only=True):
     node_id: str
     online: bool
     voids_pending: int
+    void_until: int

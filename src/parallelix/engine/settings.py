@@ -14,6 +14,9 @@ DAY_MS = 24 * HOUR_MS
 class EngineSettings:
     chain_id: int
 
+    on_chain: bool = False
+    """Whether nodes, deposits, batches and liveness come from contracts."""
+
     # A deadline bounds one attempt, from decrypt; waiting for a node has a bound of its own.
     deadline_ms_default: int = 120 * SECOND_MS
     deadline_ms_max: int = HOUR_MS
@@ -43,6 +46,11 @@ class EngineSettings:
     rejections_to_remove: int = 3
     rejection_window_ms: int = DAY_MS
     removal_ms: int = DAY_MS
+
+    # Liveness, in ten-second slots. A node that comes or goes is reported after as many; what is one heartbeat lost on
+    # the way is no transition, and each costs gas.
+    online_after_slots: int = 3
+    offline_after_slots: int = 3
 
     # Speed.
     speed_lifetime_ms: int = 10 * MINUTE_MS

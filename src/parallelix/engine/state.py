@@ -18,6 +18,7 @@ from parallelix.engine.catalogue import Catalogue
 from parallelix.engine.effects import Answer, Effect, Refused
 from parallelix.engine.entities import ApiKey, Attempt, Request
 from parallelix.engine.ledger import Ledger
+from parallelix.engine.liveness import Liveness
 from parallelix.engine.pool import Pool
 from parallelix.engine.queue import Queue
 from parallelix.engine.recorder import Recorder
@@ -51,6 +52,9 @@ class State:
         self.ledger = Ledger()
         self.recorder = Recorder()
         self.uptime = Uptime()
+        self.liveness = Liveness(
+            online_after_slots=settings.online_after_slots, offline_after_slots=settings.offline_after_slots
+        )
         self.queue = Queue()
         self.pool = Pool(settings, (digest for model in catalogue.models for digest in model.digests))
         self.requests: dict[str, Request] = {}
@@ -168,7 +172,8 @@ class State:
                 return True
 
     def _take_step(self, answer: Answer) -> Step:
-        step = Step(rows=(*self._rows, *self.ledger.take_rows()), effects=tuple(self._effects), answer=answer)
+        rows = (*self._rows, *self.ledger.take_rows(), *self.liveness.take_rows())
+        step = Step(rows=rows, effects=tuple(self._effects), answer=answer)
         self._rows.clear()
         self._effects.clear()
         return step

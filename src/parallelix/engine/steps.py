@@ -258,7 +258,7 @@ class Steps(Admission):
                 at=self._now,
             )
         )
-        voided = self.uptime.void(node.node_id, attempt.dispatched_at, self._now)
+        voided = self._void_uptime(node.node_id, attempt.dispatched_at)
         self._log(
             "attempt.rejected",
             request_id=request.request_id,
@@ -273,6 +273,14 @@ class Steps(Admission):
         if node.removed_until:
             self._drain_penalised()
         return self._remember(attempt, effects.ResultTaken(accepted=False, reason=f"{reason}: {event.message}"))
+
+    def _void_uptime(self, node_id: int, since: int) -> int:
+        """Durable with the rejection itself: what is written later could be lost, and restored by a receipt."""
+        voided = self.uptime.void(node_id, since, self._now)
+        self._rows.extend(self.uptime.take_rows_of(node_id))
+        if self.settings.on_chain:
+            self.liveness.void(node_id, voided)
+        return voided
 
     def _flag(self, node: Node, reason: str) -> None:
         node.rejections.append(self._now)

@@ -1,10 +1,13 @@
 """Verified uptime in ten-second slots. A slot is credited at most once; a rejected attempt voids the slots it spanned.
 
-Kept as one bitmap of 360 slots for each node and hour. Rows are written each minute, not with each heartbeat: the
-countersigned receipts that operators keep restore what a crash loses.
+Kept as one bitmap of 360 slots for each node and hour. What is credited is written each minute, not with each
+heartbeat: the countersigned receipts that operators keep restore what a crash loses. What is voided is written at once,
+so that no receipt can bring it back.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from parallelix.engine.rows import UptimeRow
 
@@ -12,6 +15,11 @@ SLOT_MS = 10_000
 SLOTS_PER_HOUR = 360
 HOURS_KEPT = 3
 """Hours in memory: this one, the last one, and one more for a clock that lags."""
+
+
+def oldest_slot(now: int) -> int:
+    """The first slot that is kept at Unix millisecond `now`."""
+    return (now // SLOT_MS // SLOTS_PER_HOUR - HOURS_KEPT) * SLOTS_PER_HOUR
 
 
 class Uptime:
@@ -31,14 +39,32 @@ class Uptime:
         self._changed.add(place)
         return slot, True
 
-    def void(self, node_id: int, since_ms: int, until_ms: int) -> int:
-        """Voids every slot that the span touches; gives how many. They stay voided whatever is credited later."""
-        slots = range(since_ms // SLOT_MS, until_ms // SLOT_MS + 1)
+    def restore_slots(self, node_id: int, slots: Iterable[int]) -> int:
+        """Credits slots that were lost; gives how many. One that is voided, or was credited already, is passed over."""
+        restored = 0
         for slot in slots:
-            place = (node_id, slot // SLOTS_PER_HOUR)
-            self._voided[place] = self._voided.get(place, 0) | 1 << slot % SLOTS_PER_HOUR
-            self._changed.add(place)
-        return len(slots)
+            place, bit = (node_id, slot // SLOTS_PER_HOUR), 1 << slot % SLOTS_PER_HOUR
+            known = self._credited.get(place, 0)
+            if not (known | self._voided.get(place, 0)) & bit:
+                self._credited[place] = known | bit
+                self._changed.add(place)
+                restored += 1
+        return restored
+
+    def void(self, node_id: int, since_ms: int, until_ms: int) -> int:
+        """Voids every slot that the span touches, as far back as is kept; gives how many were not voided before. They
+        stay voided whatever is credited later."""
+        last = until_ms // SLOT_MS
+        first = max(since_ms // SLOT_MS, oldest_slot(until_ms))
+        voided = 0
+        for slot in range(first, last + 1):
+            place, bit = (node_id, slot // SLOTS_PER_HOUR), 1 << slot % SLOTS_PER_HOUR
+            known = self._voided.get(place, 0)
+            if not known & bit:
+                self._voided[place] = known | bit
+                self._changed.add(place)
+                voided += 1
+        return voided
 
     def counted(self, node_id: int, hour: int) -> int:
         """Slots of the hour that are credited and not voided."""
@@ -56,21 +82,28 @@ class Uptime:
 
     def take_rows(self, now: int) -> list[UptimeRow]:
         """The hours that changed since the last call; forgets hours long written."""
-        rows = [
-            UptimeRow(
-                node_id=str(node_id),
-                hour=hour,
-                credited=f"{self._credited.get((node_id, hour), 0):x}",
-                voided=f"{self._voided.get((node_id, hour), 0):x}",
-            )
-            for node_id, hour in sorted(self._changed)
-        ]
+        rows = [self._row(place) for place in sorted(self._changed)]
         self._changed.clear()
-        oldest = now // SLOT_MS // SLOTS_PER_HOUR - HOURS_KEPT
+        oldest = oldest_slot(now) // SLOTS_PER_HOUR
         for bitmap in (self._credited, self._voided):
             for place in [place for place in bitmap if place[1] < oldest]:
                 del bitmap[place]
         return rows
+
+    def take_rows_of(self, node_id: int) -> list[UptimeRow]:
+        """The hours of one node that changed since they were last taken."""
+        places = sorted(place for place in self._changed if place[0] == node_id)
+        self._changed.difference_update(places)
+        return [self._row(place) for place in places]
+
+    def _row(self, place: tuple[int, int]) -> UptimeRow:
+        node_id, hour = place
+        return UptimeRow(
+            node_id=str(node_id),
+            hour=hour,
+            credited=f"{self._credited.get(place, 0):x}",
+            voided=f"{self._voided.get(place, 0):x}",
+        )
 
     def restore(self, rows: tuple[UptimeRow, ...]) -> None:
         for row in rows:

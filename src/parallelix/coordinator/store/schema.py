@@ -386,6 +386,7 @@ node_liveness = Table(
     _key("node_id"),
     _flag("online"),
     _whole("voids_pending"),
+    _whole("void_until"),
     sqlite_strict=True,
     sqlite_with_rowid=False,
 )

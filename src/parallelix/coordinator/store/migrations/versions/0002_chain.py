@@ -80,6 +80,7 @@ def upgrade() -> None:
         sa.Column("node_id", sa.Text(), nullable=False),
         sa.Column("online", FLAG, nullable=False),
         sa.Column("voids_pending", WHOLE, nullable=False),
+        sa.Column("void_until", WHOLE, nullable=False),
         sa.PrimaryKeyConstraint("node_id", name="node_liveness_pkey"),
         sqlite_strict=True,
         sqlite_with_rowid=False,
