@@ -202,7 +202,7 @@ class ChainCursorRow(Row, frozen=True, kw_only=True):
 class VaultAccountRow(Row, frozen=True, kw_only=True):
     """An account's books in the vault as of the cursor, and what was charged of it in the UTC day `charged_day`.
 
-    A limit that is empty was never set. The one in `lower_limit_wei` holds from `lower_from`, Unix seconds.
+    A limit that is empty was never set. A lower one than before binds the vault from `limit_from`, Unix seconds.
     """
 
     table: ClassVar[str] = "vault_accounts"
@@ -214,8 +214,7 @@ class VaultAccountRow(Row, frozen=True, kw_only=True):
     requested_wei: str
     nonce: int
     limit_wei: str
-    lower_limit_wei: str
-    lower_from: int
+    limit_from: int
     charged_day: int
     charged_wei: str
 
