@@ -141,7 +141,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Log(msgspec.Struct, frozen=True, kw_only=True):
-    """A log as the chain keeps it; `log_index` is its place in the block."""
+    """A log as the chain keeps it; `log_index` is its place in the block. `block_hash` is empty where nobody asks."""
 
     address: Address
     topics: tuple[bytes, ...]
@@ -149,6 +149,7 @@ class Log(msgspec.Struct, frozen=True, kw_only=True):
     block_number: int
     transaction_hash: str
     log_index: int
+    block_hash: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

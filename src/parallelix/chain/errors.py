@@ -9,6 +9,12 @@ ChainError
 ├── BadResult               bytes that are not what the binding says: another contract, or none, at the address
 ├── KeyRefused              no deployer's key, or one that others can read
 ├── DeploymentRefused       a deployment that cannot begin or go on; nothing was sent
+├── StateMissing            the endpoint no longer has the state of the block that was asked about
+├── ChainDoubted            what an endpoint says cannot be so; nothing of it is believed
+│   ├── ReorgTooDeep        a block that was confirmed is not in the chain any more
+│   ├── LogRefused          a log that was not asked for, or stands in a block that does not hold it
+│   ├── EndpointsDiffer     two endpoints tell the same blocks in two ways
+│   └── ChainLies           what the logs add up to is not what the contract's own views say
 └── Reverted                a contract said no, and nothing has changed
     ├── UnknownRevert       for no reason that we know
     ├── TokenRefused        "prlx: …" and "erc20: …"
@@ -24,7 +30,7 @@ Each reason that a contract gives is one class below these, with the reason as `
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal, TypeAlias
 
 from eth_abi import abi
 from eth_abi.exceptions import DecodingError
@@ -33,6 +39,7 @@ REASON_CHARACTERS_MAX = 300
 """Ours have at most 60. A stranger's contract can give a novel as its reason."""
 _ERROR_SELECTOR = bytes.fromhex("08c379a0")
 _PANIC_SELECTOR = bytes.fromhex("4e487b71")
+Part: TypeAlias = Literal["registry", "vault", "anchor", "chain"]
 _BY_REASON: dict[str, type[Reverted]] = {}
 
 
@@ -97,6 +104,74 @@ class KeyRefused(ChainError):
 
 class DeploymentRefused(ChainError):
     code = "chain.deployment_refused"
+
+
+class StateMissing(ChainError):
+    """`block` is the one whose state was asked for."""
+
+    code = "chain.state_missing"
+
+    def __init__(self, block: int, *, given: str) -> None:
+        super().__init__(
+            f"block {block}: the endpoint no longer has its state ({given}); nothing was believed of what could not be"
+            " checked there: use an endpoint that keeps the state of old blocks (an archive node) until we are up to"
+            " date"
+        )
+        self.block = block
+
+
+class ChainDoubted(ChainError):
+    """`part` is what should not go on while it is so: "registry", "vault", "anchor", or the whole "chain"."""
+
+    code = "chain.doubted"
+    part: Part = "chain"
+
+
+class ReorgTooDeep(ChainDoubted):
+    code = "chain.reorg_too_deep"
+
+    def __init__(self, block: int, *, ours: str, theirs: str, confirmations: int) -> None:
+        super().__init__(
+            f"block {block}: read with hash {ours} under {confirmations} confirmations, now it is {theirs}; the chain"
+            " was reorganised deeper than that, or the endpoint serves another one: check the endpoint first. If"
+            " the chain is right, what was credited from the old blocks must be looked through by hand"
+        )
+        self.block = block
+        self.ours = ours
+        self.theirs = theirs
+
+
+class LogRefused(ChainDoubted):
+    code = "chain.log_refused"
+
+    def __init__(self, what: str, why: str) -> None:
+        super().__init__(f"{what}: {why}; the endpoint is broken or lies, use another one")
+
+
+class EndpointsDiffer(ChainDoubted):
+    code = "chain.endpoints_differ"
+
+    def __init__(self, first_block: int, last_block: int, *, what: str, ours: str, theirs: str) -> None:
+        super().__init__(
+            f"blocks {first_block} to {last_block}: the endpoint says {what} {ours}, the check endpoint {theirs}; one"
+            " of them is broken or lies: compare both with a third"
+        )
+
+
+class ChainLies(ChainDoubted):
+    """`ours` is what the logs add up to, `theirs` what a view answers at the same block."""
+
+    code = "chain.lies"
+
+    def __init__(self, part: Part, what: str, *, ours: object, theirs: object, block: int) -> None:
+        super().__init__(
+            f"{part}, block {block}: {what} is {ours} by the logs and {theirs} by the contract; a log was lost, made up"
+            " or changed: use another endpoint, and a second one to check it"
+        )
+        self.part = part
+        self.what = what
+        self.ours = ours
+        self.theirs = theirs
 
 
 class Reverted(ChainError):

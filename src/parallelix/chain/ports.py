@@ -10,6 +10,15 @@ import msgspec
 from parallelix.chain.abi import Address, Call, Function, Log
 
 
+class Block(msgspec.Struct, frozen=True, kw_only=True):
+    """A block's place in its chain. Hashes are 0x-hex, `time` is Unix seconds."""
+
+    number: int
+    hash: str
+    parent_hash: str
+    time: int
+
+
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     """A transaction that is in a block and did not revert. `contract` is the address that it created, if any."""
 

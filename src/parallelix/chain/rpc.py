@@ -10,18 +10,19 @@ from urllib.parse import urlsplit
 import aiohttp
 from eth_utils.address import to_checksum_address
 from web3 import AsyncHTTPProvider, AsyncWeb3
-from web3.exceptions import ContractLogicError, TransactionNotFound, Web3Exception, Web3RPCError
+from web3.exceptions import BlockNotFound, ContractLogicError, TransactionNotFound, Web3Exception, Web3RPCError
 from web3.providers.rpc.utils import ExceptionRetryConfiguration
-from web3.types import BlockIdentifier, FilterParams, LogReceipt, RPCEndpoint, TxParams, TxReceipt
+from web3.types import BlockData, BlockIdentifier, FilterParams, LogReceipt, RPCEndpoint, TxParams, TxReceipt
 
 from parallelix.chain.abi import Address, Log
 from parallelix.chain.errors import BadArgument, ChainUnreachable, Reverted, RpcRefused, from_revert
-from parallelix.chain.ports import Receipt
+from parallelix.chain.ports import Block, Receipt
 
 REQUEST_SECONDS = 30.0
 """A public endpoint answers within a second; one that takes longer than this is not going to."""
 TRIES = 3
 """Of a request whose connection broke. The same signed transaction twice is still one transaction."""
+HASH_BYTES = 32
 NO_PROPER_ANSWER = (Web3Exception, ValueError, TypeError, LookupError, AttributeError, RecursionError)
 """What web3 and we stumble over when an answer is not what the method gives."""
 A = TypeVar("A")
@@ -68,6 +69,18 @@ class Rpc:
         """Unix seconds of a block, the newest by default."""
         return await self._ask(self._eth.get_block(_block(block)), lambda found: _number(found.get("timestamp")))
 
+    async def block(self, number: int | None = None) -> Block | None:
+        """A block by its number, the newest by default; None where the endpoint does not have it (yet)."""
+        try:
+            found = await self._ask(self._eth.get_block(_block(number)), _block_found)
+        except RpcRefused as error:
+            if isinstance(error.__cause__, BlockNotFound):
+                return None
+            raise
+        if number is not None and found.number != number:
+            raise ChainUnreachable(f"{self.name}: asked for block {number}, answered with block {found.number}")
+        return found
+
     async def code(self, address: Address) -> bytes:
         return await self._ask(self._eth.get_code(to_checksum_address(address)), bytes)
 
@@ -75,10 +88,10 @@ class Rpc:
         """What the account has to pay fees with."""
         return await self._ask(self._eth.get_balance(to_checksum_address(address)), _number)
 
-    async def nonce(self, address: Address, *, pending: bool = False) -> int:
-        """How many transactions of the account are in blocks, or also on their way there."""
-        block = "pending" if pending else "latest"
-        return await self._ask(self._eth.get_transaction_count(to_checksum_address(address), block), _number)
+    async def nonce(self, address: Address, *, pending: bool = False, block: int | None = None) -> int:
+        """How many transactions of the account are in blocks, in those up to `block`, or also on their way there."""
+        at: BlockIdentifier = "pending" if pending else _block(block)
+        return await self._ask(self._eth.get_transaction_count(to_checksum_address(address), at), _number)
 
     async def fees(self) -> Fees:
         """Enough for the next block even if it costs twice what the newest one does."""
@@ -110,16 +123,27 @@ class Rpc:
 
     async def receipt(self, transaction_hash: str) -> Receipt | None:
         """None until it is in a block. Raises `Reverted`, with the reason where the endpoint can still tell."""
+        found = await self._receipt(transaction_hash)
+        if found is None:
+            return None
+        succeeded, receipt = found
+        if not succeeded:
+            raise await self._why(receipt)
+        return receipt
+
+    async def mined_block(self, transaction_hash: str) -> int | None:
+        """The block that a transaction is in now, be it that it reverted there; None while it is in none."""
+        found = await self._receipt(transaction_hash)
+        return None if found is None else found[1].block_number
+
+    async def _receipt(self, transaction_hash: str) -> tuple[bool, Receipt] | None:
         try:
             asked = self._eth.get_transaction_receipt(cast(Any, transaction_hash))
-            found, receipt = await self._ask(asked, lambda found: (found, _receipt(found)))
+            return await self._ask(asked, lambda found: (bool(found["status"]), _receipt(found)))
         except RpcRefused as error:
             if isinstance(error.__cause__, TransactionNotFound):
                 return None
             raise
-        if not found["status"]:
-            raise await self._why(receipt)
-        return receipt
 
     async def logs(
         self, *, addresses: Sequence[Address], topics: Sequence[bytes], first_block: int, last_block: int
@@ -220,6 +244,21 @@ def _block(number: int | None) -> BlockIdentifier:
     return "latest" if number is None else number
 
 
+def _block_found(found: BlockData) -> Block:
+    return Block(
+        number=_number(found.get("number")),
+        hash=_hash(found.get("hash")),
+        parent_hash=_hash(found.get("parentHash")),
+        time=_number(found.get("timestamp")),
+    )
+
+
+def _hash(value: object) -> str:
+    if not isinstance(value, bytes) or len(value) != HASH_BYTES:
+        raise TypeError(f"expected a hash of {HASH_BYTES} bytes, got {str(value)[:80]!r}")
+    return "0x" + value.hex()
+
+
 def _receipt(found: TxReceipt) -> Receipt:
     created = found.get("contractAddress")
     return Receipt(
@@ -232,13 +271,16 @@ def _receipt(found: TxReceipt) -> Receipt:
 
 
 def _log(found: LogReceipt) -> Log:
+    if found.get("removed"):
+        raise ValueError("a log that is marked as removed, where none such was asked for")
     return Log(
         address=to_checksum_address(found["address"]),
         topics=tuple(bytes(each) for each in found["topics"]),
         data=bytes(found["data"]),
-        block_number=found["blockNumber"],
-        transaction_hash="0x" + found["transactionHash"].hex(),
-        log_index=found["logIndex"],
+        block_number=_number(found["blockNumber"]),
+        transaction_hash=_hash(found["transactionHash"]),
+        log_index=_number(found["logIndex"]),
+        block_hash=_hash(found["blockHash"]),
     )
 
 
