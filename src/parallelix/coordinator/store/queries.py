@@ -94,6 +94,7 @@ VAULT_ACCOUNTS = "SELECT {columns} FROM vault_accounts"
 OPEN_CLEARANCES = "SELECT {columns} FROM clearances WHERE state = 'open'"
 REGISTRATIONS = "SELECT {columns} FROM registrations"
 NODE_LIVENESS = "SELECT {columns} FROM node_liveness"
+INTENT = "SELECT {columns} FROM intents WHERE intent_id = :intent_id"
 OPEN_INTENTS = "SELECT {columns} FROM intents WHERE state IN ('new', 'signed', 'mined') ORDER BY created_at, intent_id"
 
 # Leadership. A commit that finds another epoch writes nothing.

@@ -18,7 +18,7 @@ from parallelix.coordinator.store import queries
 from parallelix.coordinator.store.backend import Backend, Reading
 from parallelix.coordinator.store.backends import backend_of
 from parallelix.coordinator.store.errors import StoreFailed
-from parallelix.coordinator.store.rows import CommandRow, EnvelopeRow, PayloadRow, ResultRow
+from parallelix.coordinator.store.rows import CommandRow, EnvelopeRow, IntentRow, PayloadRow, ResultRow
 from parallelix.coordinator.store.statements import Delete
 from parallelix.engine.rows import AttemptRow, BatchRow, RecordRow, RequestRow, Row, TransferRow
 from parallelix.engine.settings import DAY_MS, HOUR_MS
@@ -115,6 +115,13 @@ class Readers:
 
     async def has_transfer(self, transfer_id: str) -> bool:
         return await self._row(TransferRow, queries.TRANSFER, transfer_id=transfer_id) is not None
+
+    async def intent(self, intent_id: str) -> IntentRow | None:
+        return await self._row(IntentRow, queries.INTENT, intent_id=intent_id)
+
+    async def open_intents(self) -> list[IntentRow]:
+        """Those on their way, oldest first: few, as each account has one at a time."""
+        return await self._rows(IntentRow, queries.OPEN_INTENTS)
 
     async def pending_commands(self) -> list[CommandRow]:
         """Oldest first, at most 100; the next call gives the rest once these are applied."""
