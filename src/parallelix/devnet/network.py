@@ -2,6 +2,7 @@
 
     FOLDER/coordinator/   coordinator.toml, catalogue.toml, registry.json, the store (or where `store_url` says)
     FOLDER/node1/         the home of the first node, and so on
+    FOLDER/chain/, keys/  where there is a chain (chain.py); it takes the place of registry.json
     FOLDER/*.out          what each process printed; the coordinator's is its log, one JSON object a line
 
 The folder can be used again: keys and store stay, settings, catalogue and registry are written anew. Every process dies
@@ -20,7 +21,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -31,17 +32,21 @@ import tomli_w
 from parallelix.coordinator import commands
 from parallelix.coordinator.settings import load
 from parallelix.coordinator.store.store import Store
+from parallelix.devnet.chain import REQUESTER, ChainPlan, LocalChain, Stake, Tell
 from parallelix.devnet.processes import Child, ProcessError
 from parallelix.node import config, keys
 from parallelix.node.home import Home
 from parallelix.private_files import FOLDER_MODE
-from parallelix.protocol.encoding import to_hex
+from parallelix.protocol.encoding import from_hex, to_hex
 from parallelix.protocol.registry import MINIMUM_STAKE_WEI, Registration
 from parallelix.protocol.requests import NetworkView
 
 CHAIN_ID = 31337
 FIRST_NODE_ID = 1001
 CREDITS_WEI = 1_000 * 10**18
+"""Granted, or deposited where there is a chain."""
+TOKENS_WEI = 1_500 * 10**18
+"""What a requester's wallet is given on a chain; the rest of it is there to try a deposit with."""
 START_SECONDS = 120.0
 """A loaded machine with two cores starts a coordinator in three seconds, and loads a small model in ten."""
 POLL_SECONDS = 0.05
@@ -65,6 +70,9 @@ NodeCommand: TypeAlias = Callable[[Seat], Sequence[str]]
 class Plan:
     """What to run. `settings` are the coordinator's (coordinator.toml); `port` 0 takes a free one, and keeps it.
 
+    With a `chain` nodes are there because they are staked for, and credits because they were deposited; without one a
+    file and grants stand in.
+
     `coordinator_cpus` and `node_cpus` bind the processes, on Linux; empty leaves them free.
     """
 
@@ -74,6 +82,7 @@ class Plan:
     node_count: int = 3
     settings: Mapping[str, Any]
     port: int = 0
+    chain: ChainPlan | None = None
     coordinator_command: tuple[str, ...] = (sys.executable, "-m", "parallelix.coordinator")
     """Its last argument, the folder, is added."""
     coordinator_cpus: Collection[int] = ()
@@ -86,6 +95,7 @@ async def running(plan: Plan) -> AsyncGenerator[Network]:
     network = Network(plan)
     try:
         await asyncio.to_thread(network.prepare)
+        await network.start_chain()
         await network.start_coordinator()
         for number in network.seats:
             network.start_node(number)
@@ -104,6 +114,11 @@ class Network:
         self.url = f"http://127.0.0.1:{self.port}"
         self.coordinator: Child | None = None
         self.nodes: dict[int, Child] = {}
+        self.chain: LocalChain | None = None
+        if plan.chain is not None:
+            self.chain = LocalChain(plan.chain, plan.folder, port=plan.chain.port or free_port())
+        self.stakes: dict[int, Stake] = {}
+        """By seat, where there is a chain."""
         self._newest_key = ""
         self.seats = {
             number: Seat(
@@ -130,12 +145,38 @@ class Network:
     def prepare(self) -> None:
         """Makes folders, keys and files. Takes about a second a node at first: each gets two RSA keys."""
         self.coordinator_folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
-        settings = {"port": self.port, "chain_id": CHAIN_ID, **self.plan.settings}
+        self._require_same_kind()
+        settings = {"port": self.port, "chain_id": CHAIN_ID, **self._chain_settings(), **self.plan.settings}
         (self.coordinator_folder / "coordinator.toml").write_text(tomli_w.dumps(settings))
         (self.coordinator_folder / "catalogue.toml").write_text(self.plan.catalogue)
         with ThreadPoolExecutor(os.cpu_count()) as threads:
             registrations = list(threads.map(registration, self.seats.values()))
-        self.write_registry(registrations)
+        if self.chain is None:
+            self.write_registry(registrations)
+
+    async def start_chain(self, tell: Tell = lambda _: None) -> None:
+        """With its contracts, a stake for each node, and what the requester's wallet needs; nothing where the plan has
+        none. From here on seats have the node ids that the chain gave. Raises `ProcessError` and `ChainError`."""
+        if self.chain is None:
+            return
+        await self.chain.start(tell)
+        for number, seat in self.seats.items():
+            tell(f"staking for node {number}")
+            key_hash = from_hex(registration(seat).node_key_hash, name="node_key_hash", length_bytes=32)
+            stake = await self.chain.stake(operator_wallet(number), key_hash, MINIMUM_STAKE_WEI)
+            self.stakes[number] = stake
+            self.seats[number] = replace(seat, node_id=stake.node_id)
+        if await self.chain.is_new(REQUESTER):
+            await self.chain.fund(REQUESTER, TOKENS_WEI)
+
+    def number_of(self, node_id: int | str) -> int:
+        """The seat of a node. Raises `KeyError`."""
+        return {seat.node_id: number for number, seat in self.seats.items()}[int(node_id)]
+
+    @property
+    def staked(self) -> list[int]:
+        """The seats that may serve: all, but for those whose stake was taken back."""
+        return [number for number in self.seats if number not in self.stakes or self.stakes[number].active]
 
     def write_registry(self, registrations: Sequence[Registration]) -> None:
         """Replaces registry.json in one step; the coordinator sees it within a second."""
@@ -247,12 +288,33 @@ class Network:
         await self._until("the API key works", holds)
 
     async def stop(self) -> None:
-        """Nodes first, so that they can return what they finish."""
+        """Nodes first, so that they can return what they finish; the chain last, which all others need."""
         try:
             await asyncio.gather(*(node.stopped() for node in self.nodes.values()))
         finally:
-            if self.coordinator is not None:
-                await self.coordinator.stopped()
+            try:
+                if self.coordinator is not None:
+                    await self.coordinator.stopped()
+            finally:
+                if self.chain is not None:
+                    await self.chain.stop()
+
+    def _chain_settings(self) -> dict[str, Any]:
+        """What the coordinator must know; its keys lie where it looks for them."""
+        if self.chain is None:
+            return {}
+        return {"deployment_file": str(self.chain.deployment_path), "rpc_url": self.chain.url}
+
+    def _require_same_kind(self) -> None:
+        """A store that began without a chain has records that no contract knows, and the other way round."""
+        stored = (self.coordinator_folder / "coordinator.db").exists()
+        chained = (self.plan.folder / "chain").exists()
+        if stored and chained is not (self.chain is not None):
+            began, way_out = ("with", "without --no-chain") if chained else ("without", "with --no-chain")
+            raise ProcessError(
+                f"{self.plan.folder}: its network began {began} a chain and can only go on so; start it {way_out}, or"
+                " choose another --folder"
+            )
 
     async def _is_ready(self) -> bool:
         with contextlib.suppress(httpx.HTTPError):
@@ -266,7 +328,9 @@ class Network:
             return (await http.get(path, headers=headers)).raise_for_status().content
 
     async def _until(self, what: str, holds: Callable[[], Any], *, seconds: float = START_SECONDS) -> None:
-        children = [child for child in (self.coordinator, *self.nodes.values()) if child is not None and child.running]
+        chain = self.chain.anvil.process if self.chain is not None else None
+        there = (chain, self.coordinator, *self.nodes.values())
+        children = [child for child in there if child is not None and child.running]
         try:
             async with asyncio.timeout(seconds):
                 while not await holds():
@@ -277,6 +341,11 @@ class Network:
         except TimeoutError as error:
             tails = "\n".join(f"{child.name}: {child.tail()}" for child in children)
             raise ProcessError(f"waited {seconds:g} s in vain until {what}\n{tails}") from error
+
+
+def operator_wallet(number: int) -> str:
+    """The name of the wallet that stakes for a seat."""
+    return f"operator{number}"
 
 
 def registration(seat: Seat) -> Registration:

@@ -34,14 +34,17 @@ class Child:
         output: Path,
         environment: Mapping[str, str] | None = None,
         cpus: Collection[int] = (),
+        gentle: bool = False,
     ) -> None:
-        """`environment` adds to ours. `cpus` are the only ones it may use, on Linux; empty: all.
+        """`environment` adds to ours. `cpus` are the only ones it may use, on Linux; empty: all. A `gentle` end is by
+        SIGTERM, when we are killed.
 
         Call it in the main thread: Linux ends the child with the thread that started it.
         """
         self.name = name
         self.output = output
-        leashed = [sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), ",".join(map(str, cpus)), *command]
+        parent = f"{os.getpid()}:{signal.SIGTERM:d}" if gentle else str(os.getpid())
+        leashed = [sys.executable, "-I", "-S", leash.__file__, parent, ",".join(map(str, cpus)), *command]
         with output.open("ab") as log:
             self._process = subprocess.Popen(
                 leashed,
