@@ -1,0 +1,93 @@
+"""Records on a chain: made, cut into batches, and anchored by the validator of a deployment."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiohttp import ClientSession, web
+from chain_scenario import record
+from chain_scene import Ethereum, funded, key
+
+import services
+from parallelix.chain.bindings.execution_anchor import ExecutionAnchorCalls
+from parallelix.chain.deployment_file import Deployment
+from parallelix.chain.rpc import Rpc
+from parallelix.chain.wallet import Wallet
+from parallelix.protocol import merkle
+from parallelix.protocol.encoding import to_hex
+from parallelix.protocol.records import GENESIS_HASH, Batch, ExecutionRecord, record_hash, record_hash_bytes
+
+
+def chain_of(count: int) -> list[ExecutionRecord]:
+    records: list[ExecutionRecord] = []
+    for sequence in range(count):
+        records.append(record(sequence, record_hash(records[-1]) if records else GENESIS_HASH))
+    return records
+
+
+def cut(records: Sequence[ExecutionRecord], sizes: Sequence[int], *, number: int = 1) -> list[Batch]:
+    """Batches of these sizes from the first record on; what is left over is in none."""
+    batches: list[Batch] = []
+    first = 0
+    for size in sizes:
+        batches.append(batch_of(number + len(batches), records[first : first + size]))
+        first += size
+    return batches
+
+
+def batch_of(number: int, members: Sequence[ExecutionRecord]) -> Batch:
+    return Batch(
+        number=number,
+        previous_hash=members[0].previous_hash,
+        head_hash=record_hash(members[-1]),
+        first=members[0].sequence,
+        last=members[-1].sequence,
+        count=len(members),
+        merkle_root=to_hex(merkle.root([record_hash_bytes(each) for each in members])),
+    )
+
+
+async def anchor(ethereum: Ethereum, rpc: Rpc, deployment: Deployment, batches: Sequence[Batch]) -> None:
+    """Under epoch 0, which is committed to with the first batch."""
+    calls = ExecutionAnchorCalls(deployment.address("ExecutionAnchor"))
+    validator = Wallet(rpc, funded(ethereum.anvil, key("validator")))
+    if batches and batches[0].first == 0:
+        await validator.send(calls.commit_sampling(0, hashlib.sha256(b"a secret").digest()))
+    for batch in batches:
+        await validator.send(
+            calls.anchor_batch(
+                bytes.fromhex(batch.previous_hash[2:]),
+                bytes.fromhex(batch.head_hash[2:]),
+                batch.first,
+                batch.last,
+                bytes.fromhex(batch.merkle_root[2:]),
+                batch.count,
+                0,
+            )
+        )
+
+
+@asynccontextmanager
+async def retold(url: str, retell: Callable[[Any, Any], Any]) -> AsyncGenerator[str]:
+    """An endpoint that answers what `retell` makes of each question and its true answer."""
+    async with ClientSession() as session:
+
+        async def answer(request: web.Request) -> web.Response:
+            question: dict[str, Any] = await request.json()
+            async with session.post(url, json=question) as asked:
+                told: dict[str, Any] = await asked.json()
+            return web.json_response(retell(question, told))
+
+        application = web.Application()
+        application.router.add_post("/", answer)
+        runner = web.AppRunner(application, shutdown_timeout=0.1)
+        await runner.setup()
+        port = services.free_port()
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            await runner.cleanup()
