@@ -22,6 +22,7 @@ from parallelix.engine.rows import (
     BatchRow,
     FaultRow,
     KeyRow,
+    NodeLivenessRow,
     NodeRow,
     RecordRow,
     RequestRow,
@@ -199,6 +200,7 @@ class World:
                 if row.idempotency_key
             ),
             uptime=tuple(row for row in self.rows(UptimeRow) if row.hour >= self.now // HOUR_MS - HOURS_KEPT),
+            liveness=tuple(self.rows(NodeLivenessRow)),
         )
 
     # The people --------
