@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
 from parallelix.engine.settings import SECOND_MS, EngineSettings
+from parallelix.protocol.encoding import whole
 
 DAY_SECONDS = 86_400
+RPC_VARIABLE = "PARALLELIX_RPC_URL"
+"""Hosted endpoints carry the customer's key in their URL, which a command line would show to everybody."""
 
 
 class SettingsError(Exception):
@@ -29,6 +34,9 @@ class CoordinatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
     catalogue_file: str = ""
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8400
+    public_url: Annotated[str, whole(r"(https?://[a-z0-9.:\[\]-]{1,253}(/[A-Za-z0-9._~/-]{0,200})?)?")] = ""
+    """Where requesters reach this coordinator, such as https://parallelix.io/api: the place that a wallet signs in to.
+    Empty: the address that a call comes in at, which is right where no proxy stands between."""
     chain_id: Annotated[int, Meta(ge=1, le=2**53 - 1)] = 31337
     connections_per_address_max: Annotated[int, Meta(ge=1, le=65536)] = 4096
     """A university behind one address. Loopback is exempt; a proxy on another machine brings everybody."""
@@ -50,6 +58,34 @@ class CoordinatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
     """How long sealed payloads and results can be fetched."""
     open_payload_bytes_max: Annotated[int, Meta(ge=2**20, le=2**40)] = 512 * 1024 * 1024
     """Sealed payloads of open requests are kept in memory, so that handing one out needs no read."""
+
+    deployment_file: str = ""
+    """Of `parallelix chain deploy`. With it the coordinator is on that chain: nodes, deposits, batches and rewards come
+    from the contracts, and `chain_id` from the file."""
+    rpc_url: str = ""
+    """An Ethereum JSON-RPC endpoint of that chain; PARALLELIX_RPC_URL in the environment goes before the file."""
+    rpc_check_url: str = ""
+    """A second endpoint, of somebody else: nothing is believed that the two do not tell alike."""
+    confirmations: Annotated[int, Meta(ge=0, le=256)] = 12
+    """Blocks on top of one that is believed."""
+    chain_poll_seconds: Annotated[float, Meta(ge=0.05, le=60)] = 4.0
+    settle_seconds: Annotated[float, Meta(ge=0.1, le=DAY_SECONDS)] = 600.0
+    liveness_seconds: Annotated[float, Meta(ge=0.1, le=DAY_SECONDS)] = 600.0
+    reconcile_seconds: Annotated[float, Meta(ge=0.1, le=DAY_SECONDS)] = 600.0
+    """How often every balance and every node is compared with the contracts' views."""
+    fee_bump_seconds: Annotated[float, Meta(ge=0.1, le=3600)] = 90.0
+    """A transaction that is in no block for so long is sent again, an eighth dearer."""
+    fee_gwei_max: Annotated[float, Meta(ge=0.001, le=1_000_000)] = 200.0
+    """The most that a unit of gas may cost; what is dearer waits."""
+    clearance_seconds: Annotated[float, Meta(ge=60, le=86_400)] = 900.0
+    """How long a withdrawal that was cleared can be sent; its amount is frozen until then."""
+    chain_stale_seconds: Annotated[float, Meta(ge=1, le=86_400)] = 300.0
+    """New work on deposits is refused when nothing was heard of the chain for so long."""
+    validator_key_file: str = ""
+    liveness_key_file: str = ""
+    settler_key_file: str = ""
+    """Ethereum keys as 0x-hex, mode 0600; by default `validator.key` and so on in the data folder."""
+
     log_steps: bool = False
     """Log each of the fourteen steps of every request (`steps.py`): for a demonstration, or to see where time goes."""
 
@@ -69,6 +105,18 @@ class CoordinatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
     def catalogue_path(self) -> Path:
         return Path(self.catalogue_file) if self.catalogue_file else self.folder / "catalogue.toml"
 
+    @property
+    def is_on_chain(self) -> bool:
+        return bool(self.deployment_file)
+
+    def key_path(self, role: Literal["validator", "liveness", "settler"]) -> Path:
+        named = {
+            "validator": self.validator_key_file,
+            "liveness": self.liveness_key_file,
+            "settler": self.settler_key_file,
+        }[role]
+        return Path(named) if named else self.folder / f"{role}.key"
+
     def engine(self) -> EngineSettings:
         return EngineSettings(
             chain_id=self.chain_id,
@@ -84,12 +132,15 @@ class CoordinatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
         )
 
 
-def load(folder: Path, overrides: dict[str, Any] | None = None) -> CoordinatorSettings:
+def load(
+    folder: Path, overrides: dict[str, Any] | None = None, environ: Mapping[str, str] = os.environ
+) -> CoordinatorSettings:
     """The settings of the coordinator whose data lies in `folder`. Raises `SettingsError`."""
     path = folder / "coordinator.toml"
+    named = {"rpc_url": environ[RPC_VARIABLE]} if environ.get(RPC_VARIABLE) else {}
     try:
         raw = tomllib.loads(path.read_text()) if path.exists() else {}
-        return msgspec.convert({**raw, "data_folder": str(folder), **(overrides or {})}, CoordinatorSettings)
+        return msgspec.convert({**raw, "data_folder": str(folder), **named, **(overrides or {})}, CoordinatorSettings)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
         raise SettingsError(f"{path}: {error}") from error
 
