@@ -168,8 +168,17 @@ class ChainReader:
         self._looked_to = world.deployed.first_block - 1
         self._final: list[RoleTransaction] = []
 
-    def read(self, block: int, accounts: Iterable[str]) -> ChainSide:
-        """The contracts as of `block`, and what roles have sent up to the head."""
+    def beside(self, store_url: str) -> Agreement:
+        """How the contracts and the store agree now, whether or not a coordinator is at work on it."""
+        # What is in a block was noted before, so blocks come first; the contracts are asked as of the store's block.
+        sent = self.sent()
+        ledger = read_ledger(store_url)
+        if ledger.cursor is None:
+            return Agreement(other=["the store has read no block yet"])
+        return compare(ledger, self.at(ledger.cursor.block, ledger.accounts, sent))
+
+    def at(self, block: int, accounts: Iterable[str], sent: list[RoleTransaction]) -> ChainSide:
+        """The contracts as of `block`, and what roles have sent."""
         world = self._world
         vault, anchor = world.vault.address, world.deployed.address("ExecutionAnchor")
         logs = logs_of(world, [vault, anchor], world.deployed.first_block, block)
@@ -199,7 +208,7 @@ class ChainReader:
             moved=dict(moved),
             nodes=self._nodes(block),
             anchored=anchored,
-            role_transactions=self._sent(),
+            role_transactions=sent,
         )
 
     def _account(self, account: str, block: int) -> VaultAccount:
@@ -218,7 +227,8 @@ class ChainReader:
             nodes[node_id] = owner, stake, tier, NODE_STATES[state]
         return nodes
 
-    def _sent(self) -> list[RoleTransaction]:
+    def sent(self) -> list[RoleTransaction]:
+        """What the coordinator's keys have in blocks, in order."""
         head = self._world.head
         fresh: list[RoleTransaction] = []
         for number in range(self._looked_to + 1, head + 1):
@@ -353,7 +363,7 @@ def _intents(agreement: Agreement, intents: Iterable[IntentRow], sent: Iterable[
                 agreement.other.append(f"{hash_}: belongs to {other.intent_id} and {intent.intent_id}")
     effects: Counter[str] = Counter()
     numbers: defaultdict[str, list[int]] = defaultdict(list)
-    contents: Counter[tuple[str, str]] = Counter()
+    contents: Counter[str] = Counter()
     for each in sent:
         numbers[each.role].append(each.nonce)
         intent = owners.get(each.hash)
@@ -361,15 +371,15 @@ def _intents(agreement: Agreement, intents: Iterable[IntentRow], sent: Iterable[
             _twice(agreement, f"{each.hash}: {each.role} sent it, and no intent says why")
         elif each.succeeded:
             effects[intent.intent_id] += 1
-            if not intent.intent_id.startswith("liveness:"):
-                # Two reports may say the same; nothing else is ever asked twice in the same words.
-                contents[each.role, each.data] += 1
+            if each.role == "validator":
+                # Nodes may be as they were, and a settlement that fell short is tried again; no batch comes twice.
+                contents[each.data] += 1
     for intent_id, count in effects.items():
         if count > 1:
             _twice(agreement, f"{intent_id}: took effect {count} times")
-    for (role, data), count in contents.items():
+    for data, count in contents.items():
         if count > 1:
-            _twice(agreement, f"{role}: {count} transactions with the data {data[:74]}…")
+            _twice(agreement, f"validator: {count} transactions with the data {data[:74]}…")
     for role, nonces in numbers.items():
         if sorted(nonces) != list(range(len(nonces))):
             agreement.other.append(f"{role}: nonces {sorted(nonces)[-5:]} have a gap")

@@ -255,9 +255,9 @@ def a_second_effect(ours: LedgerSide, theirs: ChainSide) -> None:
     theirs.role_transactions.append(sent("0xb1", "settler", 1, "0x04"))
 
 
-def the_same_words_again(ours: LedgerSide, theirs: ChainSide) -> None:
-    ours.intents.append(intent("settle:2", "settler", 1, "0xb1"))
-    theirs.role_transactions.append(sent("0xb1", "settler", 1, "0x03"))
+def the_same_batch_again(ours: LedgerSide, theirs: ChainSide) -> None:
+    ours.intents.append(intent("anchor:2", "validator", 2, "0xa3"))
+    theirs.role_transactions.append(sent("0xa3", "validator", 2, "0x02"))
 
 
 def forgotten_and_signed_anew(ours: LedgerSide, theirs: ChainSide) -> None:
@@ -265,7 +265,7 @@ def forgotten_and_signed_anew(ours: LedgerSide, theirs: ChainSide) -> None:
     theirs.role_transactions.append(sent("0xb1", "settler", 1, "0x03", succeeded=False))
 
 
-@pytest.mark.parametrize("fault", [a_second_effect, the_same_words_again, forgotten_and_signed_anew])
+@pytest.mark.parametrize("fault", [a_second_effect, the_same_batch_again, forgotten_and_signed_anew])
 def test_a_second_transaction_for_one_intent_is_noticed(fault: Callable[[LedgerSide, ChainSide], None]) -> None:
     ours, theirs = ledger(), chain()
     fault(ours, theirs)
@@ -274,9 +274,11 @@ def test_a_second_transaction_for_one_intent_is_noticed(fault: Callable[[LedgerS
     assert found.twice and found.duplicate_effects == 1
 
 
-def test_the_same_report_on_liveness_may_come_again() -> None:
+def test_nodes_may_be_as_they_were_and_a_short_settlement_is_tried_again() -> None:
     ours, theirs = ledger(), chain()
     ours.intents += [intent("liveness:1", "liveness", 0, "0xc0"), intent("liveness:2", "liveness", 1, "0xc1")]
+    ours.intents.append(intent("settle:2", "settler", 1, "0xb1"))
+    theirs.role_transactions.append(sent("0xb1", "settler", 1, "0x03"))
     theirs.role_transactions += [sent("0xc0", "liveness", 0, "0x05"), sent("0xc1", "liveness", 1, "0x05")]
 
     assert compare(ours, theirs)
