@@ -4,14 +4,20 @@ ApiError
 ├── BadRequest 400                     malformed, invalid_request, bad_envelope
 │   ├── UnsupportedParameter           unsupported_parameter
 │   ├── UnknownWorkloadClass           unknown_workload_class
-│   └── ContextExceeded                context_exceeded, max_tokens_too_large
+│   ├── ContextExceeded                context_exceeded, max_tokens_too_large
+│   └── MalformedSignIn                malformed_sign_in
 ├── Unauthorised 401                   invalid_api_key, missing_api_key, revoked_key, expired_key
-├── PaymentRequired 402                insufficient_credits, budget_exceeded
-├── Forbidden 403                      wrong_credit_account
-├── NotFound 404                       not_found, unknown_model, unknown_request, unknown_record, unknown_batch
+├── SignInRefused 401                  foreign_sign_in, stale_sign_in, unknown_nonce, used_nonce, wrong_signer
+├── PaymentRequired 402                insufficient_credits, budget_exceeded, no_deposit, daily_limit_reached
+├── Forbidden 403                      wrong_credit_account, missing_scope, exceeds_key
+├── NotFound 404                       not_found, unknown_model, unknown_request, unknown_record, unknown_batch,
+│                                      unknown_key
 ├── MethodNotAllowed 405               method_not_allowed
 ├── ReceiveTimeout 408                 request_timeout
 ├── NotRecordedYet 409                 not_recorded_yet
+├── TooManyKeys 409                    too_many_keys
+├── NoVault 409                        no_vault
+├── ClearanceOpen 409                  clearance_open
 ├── RequestCancelled 410               request_cancelled
 ├── BodyTooLarge 413                   body_too_large
 ├── UnsupportedMedia 415               unsupported_media_type, unsupported_encoding
@@ -20,7 +26,8 @@ ApiError
 ├── HeadTooLarge 431                   head_too_large
 ├── Internal 500                       internal_error
 ├── RequestFailed 502                  request_failed
-├── Unavailable 503                    overloaded, stopping, attempt_restarted
+├── Unavailable 503                    overloaded, stopping, attempt_restarted, chain_unreachable, vault_halted,
+│                                      registry_halted
 ├── RequestExpired 504                 request_expired
 └── OperatorRefusal                    what only a node is told
     ├── NodeUnauthorised 401           bad_signature, stale_time, unknown_session
@@ -91,24 +98,37 @@ class ContextExceeded(BadRequest):
     codes = ("context_exceeded", "max_tokens_too_large")
 
 
+class MalformedSignIn(BadRequest):
+    """What was signed is no message of EIP-4361."""
+
+    codes = ("malformed_sign_in",)
+
+
 class Unauthorised(ApiError):
     status = 401
     codes = ("invalid_api_key", "missing_api_key", "revoked_key", "expired_key")
 
 
+class SignInRefused(ApiError):
+    """A wallet's sign-in that is for somebody else, too old or too early, replayed, or not signed by its account."""
+
+    status = 401
+    codes = ("foreign_sign_in", "stale_sign_in", "unknown_nonce", "used_nonce", "wrong_signer")
+
+
 class PaymentRequired(ApiError):
     status = 402
-    codes = ("insufficient_credits", "budget_exceeded")
+    codes = ("insufficient_credits", "budget_exceeded", "no_deposit", "daily_limit_reached")
 
 
 class Forbidden(ApiError):
     status = 403
-    codes = ("wrong_credit_account",)
+    codes = ("wrong_credit_account", "missing_scope", "exceeds_key")
 
 
 class NotFound(ApiError):
     status = 404
-    codes = ("not_found", "unknown_model", "unknown_request", "unknown_record", "unknown_batch")
+    codes = ("not_found", "unknown_model", "unknown_request", "unknown_record", "unknown_batch", "unknown_key")
 
 
 class MethodNotAllowed(ApiError):
@@ -128,6 +148,25 @@ class NotRecordedYet(ApiError):
 
     status = 409
     codes = ("not_recorded_yet",)
+
+
+class TooManyKeys(ApiError):
+    status = 409
+    codes = ("too_many_keys",)
+
+
+class NoVault(ApiError):
+    """The credits of this account do not come from a deposit on a chain, so there is nothing to withdraw there."""
+
+    status = 409
+    codes = ("no_vault",)
+
+
+class ClearanceOpen(ApiError):
+    """The account has a clearance of another amount that can still be used."""
+
+    status = 409
+    codes = ("clearance_open",)
 
 
 class RequestCancelled(ApiError):
@@ -184,7 +223,7 @@ class RequestFailed(ApiError):
 
 class Unavailable(ApiError):
     status = 503
-    codes = ("overloaded", "stopping", "attempt_restarted")
+    codes = ("overloaded", "stopping", "attempt_restarted", "chain_unreachable", "vault_halted", "registry_halted")
 
 
 class RequestExpired(ApiError):

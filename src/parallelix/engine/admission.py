@@ -8,11 +8,11 @@ import msgspec
 
 from parallelix.engine import effects, events
 from parallelix.engine.catalogue import PRIORITIES, TIERS, WORKLOAD_CLASSES, Price, price_of
+from parallelix.engine.deposits import Deposits
 from parallelix.engine.effects import Answer, Refused
 from parallelix.engine.entities import ApiKey
 from parallelix.engine.ledger import available
 from parallelix.engine.pool import Need
-from parallelix.engine.state import State
 
 BYTES_PER_TOKEN_GUESS = 4
 """For fitting a prompt into a context only; holds count every byte as a token."""
@@ -27,7 +27,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     prompt_tokens_max: int
 
 
-class Admission(State):
+class Admission(Deposits):
     def quote(self, event: events.Admit) -> Plan | Refused:
         """What `Admit` would ask for, cost and hold at most, without keeping anything."""
         return self._plan(event)
@@ -134,6 +134,8 @@ class Admission(State):
                 code="budget_exceeded",
                 message=f"key {key.key_id}: the request may cost {hold_wei} wei, but {left} wei of its budget are left",
             )
+        if self.lives_from_deposit(key.account):
+            return self._deposit_refusal(key.account, hold_wei)
         credit = self.ledger.balance_wei(available(key.account))
         if credit < hold_wei:
             return Refused(

@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 from parallelix.engine import events
 from parallelix.engine.effects import Answer
 from parallelix.engine.lifecycle import AttemptState, RequestState
-from parallelix.engine.nodes import Nodes
+from parallelix.engine.onchain import OnChain
 from parallelix.engine.settings import MINUTE_MS
 
 
-class Deadlines(Nodes):
+class Deadlines(OnChain):
     def _tick(self, event: events.Tick) -> Answer:
         while (timer := self._timers.take_due(self._now)) is not None:
             _, _, kind, subject = timer
@@ -111,7 +111,7 @@ class Deadlines(Nodes):
         self._drain(node)
 
     def _batch_due(self, number: int) -> None:
-        if number == self.recorder.batches_closed:
+        if number == self.recorder.next_batch:
             self._close_batch()
 
     def _uptime_due(self, _: None) -> None:

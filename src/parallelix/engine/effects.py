@@ -117,4 +117,14 @@ class SlotsRestored(msgspec.Struct, frozen=True, kw_only=True):
     credited: int
 
 
-Answer: TypeAlias = Refused | Admitted | Started | ResultTaken | SlotCredited | ClearanceGranted | SlotsRestored | None
+class SpanRefused(msgspec.Struct, frozen=True, kw_only=True):
+    """Nothing of the span was taken in, because `part` of it does not follow from what came before: an event is
+    missing, doubled or made up."""
+
+    part: Literal["registry", "vault", "anchor", "chain"]
+    reason: str
+
+
+Answer: TypeAlias = (
+    Refused | Admitted | Started | ResultTaken | SlotCredited | ClearanceGranted | SlotsRestored | SpanRefused | None
+)

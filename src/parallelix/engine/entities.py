@@ -218,6 +218,9 @@ class ApiKey:
     def usable(self, now: int) -> bool:
         return not self.revoked_at and (not self.expires_at or now < self.expires_at)
 
+    def may(self, scope: str) -> bool:
+        return scope in self.scopes.split(",")
+
     def take_token(self, now: int) -> float:
         """Takes one request from the bucket, which holds a minute's worth; gives 0, or the seconds to wait."""
         if not self.requests_per_minute:

@@ -172,6 +172,12 @@ class KeyRevoked(msgspec.Struct, frozen=True, kw_only=True):
     key_id: str
 
 
+class KeysForgotten(msgspec.Struct, frozen=True, kw_only=True):
+    """Keys that are over and whose rows the shell deletes."""
+
+    key_ids: tuple[str, ...]
+
+
 class Tick(msgspec.Struct, frozen=True, kw_only=True):
     """Time passed; whatever is due happens."""
 
@@ -194,5 +200,6 @@ Event: TypeAlias = (
     | Grant
     | KeyIssued
     | KeyRevoked
+    | KeysForgotten
     | Tick
 )

@@ -4,11 +4,21 @@ Every movement is one transfer from a debit to a credit account, so all balances
 says what it is for (`hold:req_…`); posting the same id twice moves the money once. Only `source:` accounts may go
 below zero: they stand for what came in from outside.
 
-    source:grants            credits given by whoever runs the network (deposits get their own source)
+    source:grants            credits given by whoever runs the network
     available:<account>      what a requester can spend
     held:<account>           the worst case of what is open
     usage                    charged, not yet split
     operators, treasury, infrastructure      85 / 10 / 5 of usage
+
+An account that is an address of the chain lives from its deposit in the vault, which splits what it pays by itself:
+
+    source:vault             what came in as deposits, less what was withdrawn
+    spent:<account>          charged, to be settled: the operators' payable, which the vault holds
+    settled                  what the vault has paid out for work
+    cleared:<account>        frozen until a clearance is used, or can be used no more
+    source:uncovered:<account>      what left the deposit although work counted on it; written off as that work ends
+
+The first three lines of an account, what is cleared and what is uncovered sum to its deposit, to the wei.
 """
 
 from __future__ import annotations
@@ -16,6 +26,8 @@ from __future__ import annotations
 from parallelix.engine.rows import BalanceRow, TransferRow
 
 GRANTS = "source:grants"
+VAULT = "source:vault"
+SETTLED = "settled"
 USAGE = "usage"
 SPLIT = (("operators", 85), ("treasury", 10), ("infrastructure", 5))
 """Percent of usage. What does not divide goes to the operators."""
@@ -38,6 +50,18 @@ def available(account: str) -> str:
 
 def held(account: str) -> str:
     return f"held:{account}"
+
+
+def spent(account: str) -> str:
+    return f"spent:{account}"
+
+
+def cleared(account: str) -> str:
+    return f"cleared:{account}"
+
+
+def uncovered(account: str) -> str:
+    return f"source:uncovered:{account}"
 
 
 class Ledger:

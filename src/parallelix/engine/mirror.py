@@ -26,6 +26,7 @@ from parallelix.engine.chain_facts import (
     Withdrawn,
 )
 from parallelix.engine.rows import ChainCursorRow, ClearanceRow, VaultAccountRow
+from parallelix.protocol.registry import Registration
 
 Part: TypeAlias = Literal["registry", "vault", "anchor", "chain"]
 """What can be halted by itself; without the chain nothing of it goes on."""
@@ -204,15 +205,16 @@ class Mirror:
         """Why nothing that depends on the part goes on; empty while it does."""
         return self.halts.get("chain", "") or self.halts.get(part, "")
 
-    def difference(self, facts: Iterable[ChainFact], nodes: Mapping[int, str]) -> Differs | None:
-        """What is wrong with the next facts, tried on copies of the books. `nodes` gives each known node's state."""
+    def difference(self, facts: Iterable[ChainFact], nodes: Mapping[int, Registration]) -> Differs | None:
+        """What is wrong with the next facts, tried on copies of the books and of what is known of each node."""
         copies: dict[str, VaultAccount] = {}
         states: dict[int, str] = {}
         try:
             for fact in facts:
                 match fact:
                     case NodeStaked() | NodeUnstaking() | NodeWithdrawn():
-                        _follow_node(fact, states.get(fact.node_id) or nodes.get(fact.node_id, ""), states)
+                        known = nodes.get(fact.node_id)
+                        _follow_node(fact, states.get(fact.node_id, known.state if known is not None else ""), states)
                     case (
                         Deposited()
                         | SpendingSettled()
@@ -222,8 +224,8 @@ class Mirror:
                         | LimitSet()
                     ):
                         if fact.account not in copies:
-                            known = self.accounts.get(fact.account) or VaultAccount(account=fact.account)
-                            copies[fact.account] = replace(known)
+                            books = self.accounts.get(fact.account) or VaultAccount(account=fact.account)
+                            copies[fact.account] = replace(books)
                         copies[fact.account].follow(fact)
                     case _:
                         pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from parallelix.engine import effects, events
 from parallelix.engine.admission import overloaded
+from parallelix.engine.deposits import CHAIN_RETRY_SECONDS
 from parallelix.engine.effects import Answer, Refused
 from parallelix.engine.lifecycle import AttemptState
 from parallelix.engine.liveness import LivenessReport
@@ -31,6 +32,13 @@ class Nodes(Steps):
 
     def _attached(self, event: events.Attached) -> Answer:
         """The shell has checked the signature and that the key hashes to the registered one."""
+        halted = self.mirror.halted("registry")
+        if halted:
+            return Refused(
+                code="registry_halted",
+                message=f"the registry and our copy of it differ ({halted}); attach again later",
+                retry_after_seconds=CHAIN_RETRY_SECONDS,
+            )
         standing = self.standing(event.node_id)
         if standing is not None:
             return standing

@@ -9,12 +9,12 @@ from parallelix.protocol.records import GENESIS_HASH, Batch, ExecutionRecord, re
 
 
 class Recorder:
-    """`head_hash` is the hash of the last record, `sequence` the next one's number."""
+    """`head_hash` is the hash of the last record, `sequence` the next one's number, `next_batch` the next batch's."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, first_batch: int = 0) -> None:
         self.sequence = 0
         self.head_hash = GENESIS_HASH
-        self.batches_closed = 0
+        self.next_batch = self._first_batch = first_batch
         self.unconfirmed: dict[int, Batch] = {}
         self.confirmed_through = -1
         """The last sequence that a confirmed batch covers."""
@@ -23,6 +23,10 @@ class Recorder:
         self._open_first = 0
         self._open_previous = GENESIS_HASH
         self.opened_at = 0
+
+    @property
+    def batches_closed(self) -> int:
+        return self.next_batch - self._first_batch
 
     @property
     def open_count(self) -> int:
@@ -48,7 +52,7 @@ class Recorder:
         if not self._open:
             return None
         batch = Batch(
-            number=self.batches_closed,
+            number=self.next_batch,
             previous_hash=self._open_previous,
             head_hash=self.head_hash,
             first=self._open_first,
@@ -57,7 +61,7 @@ class Recorder:
             merkle_root=to_hex(merkle.root(self._open)),
         )
         self._open = []
-        self.batches_closed += 1
+        self.next_batch += 1
         self.unconfirmed[batch.number] = batch
         return batch, batch_row(batch, closed_at=now)
 
@@ -73,11 +77,12 @@ class Recorder:
     def restore(self, batches: list[Batch], confirmed: set[int], records: list[tuple[int, str]], now: int) -> None:
         """Rebuilds from the stored batches (the last ones at least) and the (sequence, hash) of unbatched records."""
         for batch in sorted(batches, key=lambda each: each.number):
-            self.batches_closed = batch.number + 1
+            assert batch.number >= self._first_batch, f"batch {batch.number}: the first one here is {self._first_batch}"
+            self.next_batch = batch.number + 1
             self.sequence, self.head_hash = batch.last + 1, batch.head_hash
             if batch.number in confirmed:
                 self.confirmed_through = batch.last
-                self.batches_confirmed = batch.number + 1
+                self.batches_confirmed = batch.number + 1 - self._first_batch
             else:
                 self.unconfirmed[batch.number] = batch
         for sequence, digest in sorted(records):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -33,6 +33,7 @@ class Restoring(Deadlines):
         assert not self.requests, "an engine is restored once, before its first step"
         self._now, self._random = now, random_bytes
         self.registrations = {int(each.node_id): each for each in registrations}
+        self._restore_chain(snapshot)
         self.ledger = Ledger({row.account: int(row.balance_wei) for row in snapshot.balances})
         self.keys = {row.key_id: ApiKey.of(row) for row in snapshot.keys}
         self.uptime.restore(snapshot.uptime)
@@ -49,6 +50,21 @@ class Restoring(Deadlines):
         self._restore_requests(snapshot)
         return self._take_step(None)
 
+    def _restore_chain(self, snapshot: Snapshot) -> None:
+        assert self.settings.on_chain or snapshot.cursor is None, "this store belongs to a network on a chain"
+        self.mirror.restore(snapshot.cursor, snapshot.vault_accounts, snapshot.clearances)
+        self._owing = set(self.mirror.accounts)
+        for row in snapshot.registrations:
+            self.registrations[int(row.node_id)] = Registration(
+                node_id=row.node_id,
+                owner=row.owner,
+                stake_wei=row.stake_wei,
+                hardware_tier=row.hardware_tier,
+                node_key_hash=row.node_key_hash,
+                state=cast("Any", row.state),
+                cooldown_ends_at=row.cooldown_ends_at,
+            )
+
     def _restore_records(self, snapshot: Snapshot) -> None:
         self.recorder.restore(
             [batch_of(row) for row in snapshot.batches],
@@ -59,7 +75,7 @@ class Restoring(Deadlines):
         self._closed_at = {row.number: row.closed_at for row in snapshot.batches if not row.confirmed_at}
         self._effects.extend(effects.AnchorBatch(batch=batch) for _, batch in sorted(self.recorder.unconfirmed.items()))
         if self.recorder.open_count:
-            self._timers.set(self._now + self.settings.batch_ms, "batch", self.recorder.batches_closed)
+            self._timers.set(self._now + self.settings.batch_ms, "batch", self.recorder.next_batch)
 
     def _restore_liveness(self, snapshot: Snapshot) -> None:
         confirmed = [row for row in snapshot.batches if row.confirmed_at]

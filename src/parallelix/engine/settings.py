@@ -16,6 +16,14 @@ class EngineSettings:
 
     on_chain: bool = False
     """Whether nodes, deposits, batches and liveness come from contracts."""
+    first_batch: int = 0
+    """1 on a chain, whose anchor begins with an empty batch 0."""
+    default_daily_limit_wei: int = 10_000 * 10**18
+    """The vault's own, for accounts that set none."""
+    clearance_ms: int = 15 * MINUTE_MS
+    """Time to send a withdrawal and have it mined on a busy chain; its amount is frozen for as long."""
+    chain_stale_ms: int = 5 * MINUTE_MS
+    """Two dozen blocks of a public chain. Who has not heard of the chain for so long does not let deposits be spent."""
 
     # A deadline bounds one attempt, from decrypt; waiting for a node has a bound of its own.
     deadline_ms_default: int = 120 * SECOND_MS

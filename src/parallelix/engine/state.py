@@ -1,7 +1,8 @@
 """Everything that an engine remembers, what may be asked of it, and the few verbs that all its parts use.
 
-The engine is one object in layers, a file each: `state`, `admission`, `steps`, `nodes`, `deadlines`, `restoring`,
-`core`. A layer calls what lies below it and never what lies above, so each can be read knowing only those before it.
+The engine is one object in layers, a file each: `state`, `deposits`, `admission`, `steps`, `nodes`, `onchain`,
+`deadlines`, `restoring`, `core`. A layer calls what lies below it and never what lies above, so each can be read
+knowing only those before it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from parallelix.engine.effects import Answer, Effect, Refused
 from parallelix.engine.entities import ApiKey, Attempt, Request
 from parallelix.engine.ledger import Ledger
 from parallelix.engine.liveness import Liveness
+from parallelix.engine.mirror import Mirror, Part
 from parallelix.engine.pool import Pool
 from parallelix.engine.queue import Queue
 from parallelix.engine.recorder import Recorder
@@ -50,7 +52,8 @@ class State:
         self.settings = settings
         self.catalogue = catalogue
         self.ledger = Ledger()
-        self.recorder = Recorder()
+        self.mirror = Mirror()
+        self.recorder = Recorder(first_batch=settings.first_batch)
         self.uptime = Uptime()
         self.liveness = Liveness(
             online_after_slots=settings.online_after_slots, offline_after_slots=settings.offline_after_slots
@@ -67,6 +70,8 @@ class State:
         self._idempotent: OrderedDict[tuple[str, str], tuple[str, str, int]] = OrderedDict()
         self._answers: OrderedDict[str, tuple[int, effects.ResultTaken]] = OrderedDict()
         self._orphans: set[str] = set()
+        self._owing: set[str] = set()
+        self._span_halt: tuple[Part, str] | None = None
         self._service_ms: dict[str, float] = {}
         self._models_of_digest: dict[str, list[str]] = {}
         for model in catalogue.models:

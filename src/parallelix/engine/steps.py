@@ -359,7 +359,7 @@ class Steps(Admission):
         self._rows.append(row)
         self._unsettled[record.sequence] = request
         if recorder.open_count == 1:
-            self._timers.set(self._now + self.settings.batch_ms, "batch", recorder.batches_closed)
+            self._timers.set(self._now + self.settings.batch_ms, "batch", recorder.next_batch)
         if recorder.open_count >= self.settings.batch_records_max:
             self._close_batch()
 
@@ -392,15 +392,19 @@ class Steps(Admission):
         return None
 
     def _charge(self, request: Request, keys: dict[str, ApiKey]) -> int:
+        """Gives what is to be shared out; of what a deposit pays the vault does that when it is settled."""
         charge_wei = request.charge_wei
-        if charge_wei:
+        from_deposit = self.lives_from_deposit(request.account)
+        if charge_wei and from_deposit:
+            self._charge_deposit(request.account, charge_wei, request.request_id)
+        elif charge_wei:
             self._post(f"charge:{request.request_id}", held(request.account), USAGE, charge_wei, request.request_id)
         key = self.keys.get(request.key_id)
         if key is not None:
             key.committed_wei -= charge_wei
             key.spent_wei += charge_wei
             keys[key.key_id] = key
-        return charge_wei
+        return 0 if from_deposit else charge_wei
 
     def _measure(self, request: Request, attempt: Attempt, usage: Usage) -> None:
         elapsed_ms = max(1, self._now - attempt.started_at)
@@ -456,13 +460,7 @@ class Steps(Admission):
         request.become(state, now=self._now, reason=reason)
         released_wei = request.hold_wei - request.charge_wei
         if released_wei:
-            self._post(
-                f"release:{request.request_id}",
-                held(request.account),
-                available(request.account),
-                released_wei,
-                request.request_id,
-            )
+            self._release(request, released_wei)
         key = self.keys.get(request.key_id)
         if key is not None:
             key.open_requests -= 1
@@ -481,6 +479,12 @@ class Steps(Admission):
                 reason=reason,
                 attempts=len(request.attempts),
             )
+
+    def _release(self, request: Request, released_wei: int) -> None:
+        account, transfer_id = request.account, f"release:{request.request_id}"
+        self._post(transfer_id, held(account), available(account), released_wei, request.request_id)
+        if self.lives_from_deposit(account):
+            self._write_off(account, available(account), released_wei, because=transfer_id)
 
     # Cancel -----------------------------------------------------------------------------------------------------------
 
