@@ -233,10 +233,6 @@ class Reading:
         await self.journal.flushed()
         return view
 
-    def keys(self, key: ApiKey) -> requests.KeyList:
-        own = [each for each in self.engine.keys.values() if each.account == key.account]
-        return requests.KeyList(data=tuple(key_view(each) for each in sorted(own, key=lambda each: each.created_at)))
-
     # Everybody's ------------------------------------------------------------------------------------------------------
 
     def models(self) -> requests.ModelList:
@@ -322,6 +318,8 @@ def key_view(key: ApiKey) -> requests.KeyView:
         created_at=key.created_at,
         expires_at=key.expires_at or None,
         revoked=bool(key.revoked_at),
+        scopes=tuple(key.scopes.split(",")),
+        kind="session" if key.kind == "session" else "key",
     )
 
 

@@ -25,9 +25,8 @@ class CoordinatorSecrets:
         assert len(storage_key) == KEY_BYTES, len(storage_key)
         self.storage_key = storage_key
         self.signer = signer
-        self.fingerprint_key = HKDF(
-            algorithm=hashes.SHA256(), length=KEY_BYTES, salt=None, info=b"parallelix/idempotency/v1"
-        ).derive(storage_key)
+        self.fingerprint_key = _derived(storage_key, b"parallelix/idempotency/v1")
+        self.nonce_key = _derived(storage_key, b"parallelix/sign-in/v1")
 
     def __repr__(self) -> str:
         return f"CoordinatorSecrets({self.signer.address})"
@@ -38,6 +37,10 @@ def load_or_create(folder: Path) -> CoordinatorSecrets:
     folder.mkdir(mode=private_files.FOLDER_MODE, parents=True, exist_ok=True)
     storage_key = _load_or_create(folder / "storage.key")
     return CoordinatorSecrets(storage_key, NodeKey(_load_or_create(folder / "coordinator.key")))
+
+
+def _derived(storage_key: bytes, purpose: bytes) -> bytes:
+    return HKDF(algorithm=hashes.SHA256(), length=KEY_BYTES, salt=None, info=purpose).derive(storage_key)
 
 
 def _load_or_create(path: Path) -> bytes:

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from parallelix.coordinator import errors
 from parallelix.coordinator.feed import Delta, Ended, Feed, Outcome, Position, Progress, Restarted, StreamItem
+from parallelix.coordinator.keyring import Keyring
 from parallelix.coordinator.live import LiveAttempt, LiveRequest, LiveSession
 from parallelix.coordinator.mailbox import Mailbox
 from parallelix.coordinator.metrics import Metrics
@@ -30,12 +31,14 @@ from parallelix.coordinator.steps import StepLog, now_ms
 from parallelix.coordinator.store.journal import Journal
 from parallelix.coordinator.store.readers import Readers
 from parallelix.coordinator.store.rows import EnvelopeRow, PayloadRow, ResultRow
+from parallelix.coordinator.store.statements import Delete
 from parallelix.engine import effects, events, validator
 from parallelix.engine.core import Engine, Step
 from parallelix.engine.entities import ApiKey, Request
 from parallelix.engine.ledger import available
-from parallelix.engine.rows import RequestRow, Row
+from parallelix.engine.rows import KeyRow, RequestRow, Row
 from parallelix.protocol import envelope, requests, work
+from parallelix.protocol.accounts import Scope
 from parallelix.protocol.canonical import encode
 from parallelix.protocol.encoding import from_hex, to_base64url
 from parallelix.protocol.messages import Cancellation, Rejection, Result, ResultDetail, Work
@@ -91,7 +94,7 @@ class Coordinator(Reading):
         self._mailboxes: dict[int, Mailbox] = {}
         self._results: dict[str, _Answer] = {}
         self._payload_bytes = 0
-        self._keys_by_hash: dict[str, ApiKey] = {}
+        self.keyring = Keyring()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0
         self._graces: dict[str, asyncio.TimerHandle] = {}
@@ -177,8 +180,7 @@ class Coordinator(Reading):
 
     def start(self, step: Step, payloads: Sequence[PayloadRow], envelopes: Sequence[EnvelopeRow]) -> None:
         """Takes up the open requests of a restored engine: unwraps their keys, then offers again what was offered."""
-        keys = {key.key_hash: key for key in self.engine.keys.values()}
-        self._keys_by_hash.update(keys)
+        self.keyring.add(self.engine.keys.values())
         for row in payloads:
             request = self.engine.requests.get(row.request_id)
             if request is not None:
@@ -213,15 +215,21 @@ class Coordinator(Reading):
 
     # 1 Request, 2 Admit ----------------------------------------------------------------------------------------------
 
-    def authenticate(self, bearer: str) -> ApiKey:
-        """The API key that `bearer` is. Raises `Unauthorised`."""
-        key = self._keys_by_hash.get(hashlib.sha256(bearer.encode()).hexdigest())
+    def authenticate(self, bearer: str, scope: Scope | None = None) -> ApiKey:
+        """The API key that `bearer` is. Raises `Unauthorised`, or `Forbidden` for a key without the `scope`."""
+        key = self.keyring.find(bearer)
         if key is None:
-            raise errors.Unauthorised("the API key is not known here; make one with `parallelix coordinator key`")
+            raise errors.Unauthorised("the API key is not known here; make one with `parallelix keys create`")
         if key.revoked_at:
             raise errors.Unauthorised(f"API key {key.key_id} was revoked; use another", code="revoked_key")
         if not key.usable(self.clock()):
             raise errors.Unauthorised(f"API key {key.key_id} has expired; make a new one", code="expired_key")
+        if scope is not None and not key.may(scope):
+            raise errors.Forbidden(
+                f"key {key.key_id} may do {key.scopes.replace(',', ' and ')}; this call needs a key with the scope "
+                f"{scope}",
+                code="missing_scope",
+            )
         return key
 
     def fingerprint(self, body: bytes, route: str) -> str:
@@ -633,12 +641,25 @@ class Coordinator(Reading):
 
     # Keys and credits ------------------------------------------------------------------------------------------------
 
+    def add_key(self, event: events.KeyIssued) -> tuple[ApiKey, int]:
+        """The key, and the ticket to wait for before anybody may hear its secret."""
+        _, ticket = self.step(event)
+        key = self.engine.keys[event.key_id]
+        self.keyring.add([key])
+        return key, ticket
+
     async def issue_key(self, event: events.KeyIssued) -> None:
-        await self.settle(event)
-        self._keys_by_hash[event.key_hash] = self.engine.keys[event.key_id]
+        _, ticket = self.add_key(event)
+        await self.journal.wait(ticket)
 
     async def revoke_key(self, key_id: str) -> None:
         await self.settle(events.KeyRevoked(key_id=key_id))
+
+    def forget_keys(self, keys: Sequence[ApiKey]) -> None:
+        """Drops keys that are over from memory and from the store."""
+        self.keyring.drop(keys)
+        self.step(events.KeysForgotten(key_ids=tuple(key.key_id for key in keys)))
+        self.journal.append([], [Delete(row_type=KeyRow, key=(key.key_id,)) for key in keys])
 
 
 def prompt_bytes(payload: Payload) -> int:
@@ -661,6 +682,7 @@ _ERRORS: dict[str, type[errors.ApiError]] = {
         errors.Unauthorised,
         errors.PaymentRequired,
         errors.NotFound,
+        errors.ClearanceOpen,
         errors.IdempotencyKeyReused,
         errors.TooMany,
         errors.Unavailable,

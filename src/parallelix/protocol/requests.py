@@ -202,14 +202,38 @@ class KeyView(msgspec.Struct, frozen=True, kw_only=True):
     created_at: int
     expires_at: int | None
     revoked: bool
+    scopes: tuple[str, ...] = ("inference", "read")
+    kind: Literal["key", "session"] = "key"
+    """A session is what a wallet's sign-in opens, for an hour."""
+
+
+class VaultView(msgspec.Struct, frozen=True, kw_only=True):
+    """What an account has in the vault on the chain, and what of it is bound. `deposit_wei` is the contract's word as
+    of the confirmed `block`; `unsettled_wei` was charged and is not settled there yet; `asked_wei` is frozen because
+    a withdrawal was requested, `cleared_wei` because it may be withdrawn at once. `spendable_wei` is what a request
+    may hold now, `daily_room_wei` what is left of today's `daily_limit_wei`."""
+
+    address: str
+    chain_id: int
+    block: int
+    deposit_wei: str
+    unsettled_wei: str
+    asked_wei: str
+    cleared_wei: str
+    spendable_wei: str
+    daily_limit_wei: str
+    daily_room_wei: str
 
 
 class AccountView(msgspec.Struct, frozen=True, kw_only=True):
+    """`vault` is there where the account lives from a deposit on a chain."""
+
     account: str
     available_wei: str
     held_wei: str
     open_requests: int
     key: KeyView
+    vault: VaultView | None = None
 
 
 class KeyList(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 import msgspec
 from litestar.types import HTTPScope, Receive, Send
 
-from parallelix.coordinator.errors import ApiError, BadRequest, Unauthorised
+from parallelix.coordinator.errors import ApiError, BadRequest, SignInRefused, Unauthorised
 from parallelix.coordinator.http import limits, sse
 from parallelix.coordinator.http.limits import Disconnected
 from parallelix.coordinator.room import Room
@@ -158,6 +158,6 @@ def error_headers(error: ApiError) -> list[tuple[bytes, bytes]]:
     if error.retry_after_seconds is not None:
         seconds = max(1, -int(-error.retry_after_seconds // 1))
         headers.append((b"retry-after", b"%d" % seconds))
-    if isinstance(error, Unauthorised) and b"www-authenticate" not in dict(headers):
+    if isinstance(error, Unauthorised | SignInRefused) and b"www-authenticate" not in dict(headers):
         headers.append((b"www-authenticate", _CHALLENGE["www-authenticate"].encode()))
     return headers

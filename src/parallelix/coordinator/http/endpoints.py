@@ -11,13 +11,14 @@ import msgspec
 from parallelix.coordinator import errors
 from parallelix.coordinator.errors import ApiError
 from parallelix.coordinator.http import openai_answers, openai_bodies, requester
+from parallelix.coordinator.http.accounts import AccountCalls
 from parallelix.coordinator.http.call import Call
 from parallelix.coordinator.http.limits import IDEMPOTENCY_KEY_CHARACTERS_MAX
 from parallelix.coordinator.http.openai import OpenAI
-from parallelix.coordinator.http.public import Health, Public
+from parallelix.coordinator.http.public import RECORDS_PAGE_MAX, Health, Public
 from parallelix.coordinator.http.requester import Requester
 from parallelix.coordinator.service import Coordinator
-from parallelix.protocol import receipts, records, requests
+from parallelix.protocol import accounts, receipts, records, requests
 
 Tag: TypeAlias = Literal["requests", "openai", "account", "public"]
 Errors: TypeAlias = tuple[type[ApiError], ...]
@@ -85,6 +86,12 @@ LIST_PARAMETERS = (
     Parameter(name="cursor", place="query", schema={"type": "string", "minLength": 1, "maxLength": 200},
               description="next_cursor of the page before."),
 )  # fmt: skip
+RECORDS_PARAMETERS = (
+    Parameter(name="first", place="query", schema={"type": "integer", "minimum": 0, "maximum": 10**15 - 1},
+              description="The number of the first record to answer."),
+    Parameter(name="limit", place="query", schema={"type": "integer", "minimum": 1, "maximum": RECORDS_PAGE_MAX},
+              description="How many to answer at most."),
+)  # fmt: skip
 
 ID_TAKERS = ("get_requests_id", "delete_requests_id", "post_requests_id_cancel", "get_requests_id_events",
              "get_requests_id_receipt")  # fmt: skip
@@ -93,9 +100,10 @@ CHAT_EVENTS = (openai_answers.ChatCompletionChunk, openai_answers.ErrorAnswer)
 COMPLETION_EVENTS = (openai_answers.Completion, openai_answers.ErrorAnswer)
 
 ANY: Errors = (errors.BadRequest, errors.Internal)
-KEYED: Errors = (*ANY, errors.Unauthorised)
-BODY: Errors = (*KEYED, errors.ReceiveTimeout, errors.BodyTooLarge, errors.UnsupportedMedia, errors.NotFound,
-                errors.Forbidden, errors.Unavailable)  # fmt: skip
+KEYED: Errors = (*ANY, errors.Unauthorised, errors.Forbidden)
+READING: Errors = (errors.ReceiveTimeout, errors.BodyTooLarge, errors.UnsupportedMedia, errors.Unavailable)
+"""What a body can be refused for before it is read."""
+BODY: Errors = (*KEYED, *READING, errors.NotFound)
 CREATE: Errors = (*BODY, errors.PaymentRequired, errors.IdempotencyKeyReused, errors.TooMany)
 ATTACHED: Errors = (*CREATE, errors.RequestFailed, errors.RequestCancelled, errors.RequestExpired)
 FOUND: Errors = (*KEYED, errors.NotFound)
@@ -106,6 +114,7 @@ def endpoints(coordinator: Coordinator) -> tuple[Endpoint, ...]:
         *_requests(Requester(coordinator)),
         *_openai(OpenAI(coordinator)),
         *_account(Requester(coordinator)),
+        *_signing_in(AccountCalls(coordinator)),
         *_public(Public(coordinator)),
     )
 
@@ -155,13 +164,30 @@ def _account(on: Requester) -> tuple[Endpoint, ...]:
                  answer=requests.ModelView, errors=FOUND),
         Endpoint(method="GET", path="/v1/account", run=on.account, summary="Credits and limits", tag="account",
                  answer=requests.AccountView, errors=KEYED),
+    )  # fmt: skip
+
+
+def _signing_in(on: AccountCalls) -> tuple[Endpoint, ...]:
+    return (
+        Endpoint(method="POST", path="/v1/auth/nonce", run=on.nonce, summary="What a wallet's next sign-in must say",
+                 tag="account", answer=accounts.NonceView, errors=ANY, needs_key=False),
+        Endpoint(method="POST", path="/v1/auth/sign-in", run=on.sign_in, summary="Sign in with a wallet (EIP-4361)",
+                 tag="account", body=accounts.SignInBody, answer=accounts.SessionView, status=201,
+                 errors=(*ANY, *READING, errors.SignInRefused, errors.TooMany), needs_key=False),
         Endpoint(method="GET", path="/v1/keys", run=on.keys, summary="The account's API keys, without their secrets",
                  tag="account", answer=requests.KeyList, errors=KEYED),
+        Endpoint(method="POST", path="/v1/keys", run=on.make_key, summary="Make an API key", tag="account",
+                 body=accounts.NewKeyBody, answer=accounts.NewKeyView, status=201,
+                 errors=(*KEYED, *READING, errors.PaymentRequired, errors.TooManyKeys), links=("delete_keys_id",)),
+        Endpoint(method="DELETE", path="/v1/keys/{id}", run=on.revoke_key, summary="Revoke a key", tag="account",
+                 answer=requests.KeyView, errors=FOUND),
     )  # fmt: skip
 
 
 def _public(on: Public) -> tuple[Endpoint, ...]:
     return (
+        Endpoint(method="GET", path="/v1/records", run=on.records, summary="Records in the order of the chain",
+                 tag="public", answer=records.RecordPage, errors=ANY, parameters=RECORDS_PARAMETERS, needs_key=False),
         Endpoint(method="GET", path="/v1/records/{hash}", run=on.record, summary="One record of the chain",
                  tag="public", answer=records.ExecutionRecord, errors=(*ANY, errors.NotFound), needs_key=False),
         Endpoint(method="GET", path="/v1/batches/{number}", run=on.batch, summary="One batch of records",

@@ -38,7 +38,7 @@ class OpenAI:
         self._coordinator = coordinator
 
     async def chat(self, call: Call) -> None:
-        key = self._coordinator.authenticate(call.bearer())
+        key = self._coordinator.authenticate(call.bearer(), "inference")
         raw, (body, spec) = await call.read(openai_bodies.read_chat)
         created = await self._create(call, key, raw, spec)
         rendering = ChatRendering(
@@ -52,7 +52,7 @@ class OpenAI:
         await self._deliver(call, key, created, rendering, stream=body.stream)
 
     async def completion(self, call: Call) -> None:
-        key = self._coordinator.authenticate(call.bearer())
+        key = self._coordinator.authenticate(call.bearer(), "inference")
         raw, (body, spec) = await call.read(openai_bodies.read_completion)
         created = await self._create(call, key, raw, spec)
         rendering = CompletionRendering(
@@ -66,7 +66,7 @@ class OpenAI:
         await self._deliver(call, key, created, rendering, stream=body.stream)
 
     async def embedding(self, call: Call) -> None:
-        key = self._coordinator.authenticate(call.bearer())
+        key = self._coordinator.authenticate(call.bearer(), "inference")
         raw, (body, spec) = await call.read(openai_bodies.read_embedding)
         created = await self._create(call, key, raw, spec)
         finished = await self._finished(call, key, created)

@@ -19,6 +19,7 @@ from parallelix.coordinator.service import Coordinator, Created
 from parallelix.coordinator.spec import RequestSpec
 from parallelix.engine.entities import ApiKey
 from parallelix.protocol import requests
+from parallelix.protocol.accounts import Scope
 from parallelix.protocol.requests import DeltaEvent, EndEvent, ProgressEvent, RestartedEvent, ToolCallView
 
 LIST_LIMIT_DEFAULT = 20
@@ -43,7 +44,7 @@ class Requester:
         self._coordinator = coordinator
 
     async def create(self, call: Call) -> None:
-        key = self._key(call)
+        key = self._key(call, "inference")
         raw, spec = await call.read(_spec_of)
         created = await admit(self._coordinator, call, key, raw, spec, attached=False)
         view = await self._coordinator.view(key, created.request_id)
@@ -51,34 +52,31 @@ class Requester:
         await call.answer_struct(201, view, headers=[*request_headers(created.request_id), location])
 
     async def list(self, call: Call) -> None:
-        key = self._key(call)
+        key = self._key(call, "read")
         query = _list_query(call)
         await call.answer_struct(
             200, await self._coordinator.list(key, state=query.state, limit=query.limit, cursor=query.cursor)
         )
 
     async def view(self, call: Call) -> None:
-        key = self._key(call)
+        key = self._key(call, "read")
         await call.answer_struct(200, await self._coordinator.view(key, _request_id(call)))
 
     async def cancel(self, call: Call) -> None:
-        key = self._key(call)
+        key = self._key(call, "inference")
         await call.answer_struct(200, await self._coordinator.cancel(key, _request_id(call)))
 
     async def receipt(self, call: Call) -> None:
-        key = self._key(call)
+        key = self._key(call, "read")
         await call.answer_struct(200, await self._coordinator.receipt(key, _request_id(call)))
 
     async def quote(self, call: Call) -> None:
-        key = self._key(call)
+        key = self._key(call, "inference")
         _, spec = await call.read(_spec_of)
         await call.answer_struct(200, await self._coordinator.quote(key, spec))
 
     async def account(self, call: Call) -> None:
-        await call.answer_struct(200, await self._coordinator.account(self._key(call)))
-
-    async def keys(self, call: Call) -> None:
-        await call.answer_struct(200, self._coordinator.keys(self._key(call)))
+        await call.answer_struct(200, await self._coordinator.account(self._key(call, "read")))
 
     async def models(self, call: Call) -> None:
         self._key(call)
@@ -94,10 +92,11 @@ class Requester:
         raise NotFound(f"model {name[:80]!r}: is not offered; see /v1/models", code="unknown_model", param="model")
 
     async def events(self, call: Call) -> None:
-        """Follows a request. Closing this stream gives the work up, unless the query says `detached=true`."""
-        key = self._key(call)
+        """Follows a request. Closing this stream gives the work up, unless the query says `detached=true` or the key
+        may not cancel."""
+        key = self._key(call, "read")
         request_id = _request_id(call)
-        detached = _is_true(call.query("detached").get("detached"), "detached")
+        detached = _is_true(call.query("detached").get("detached"), "detached") or not key.may("inference")
         after = _last_event(call)
         await self._coordinator.view(key, request_id, with_result=False)
         await call.start_events(headers=request_headers(request_id))
@@ -117,8 +116,8 @@ class Requester:
             pass
         await call.end()
 
-    def _key(self, call: Call) -> ApiKey:
-        return self._coordinator.authenticate(call.bearer())
+    def _key(self, call: Call, scope: Scope | None = None) -> ApiKey:
+        return self._coordinator.authenticate(call.bearer(), scope)
 
 
 async def admit(
