@@ -96,3 +96,9 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     last: Count
     count: Count
     merkle_root: str
+
+
+class RecordPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Records in the order of the chain; empty behind its end."""
+
+    data: tuple[ExecutionRecord, ...]

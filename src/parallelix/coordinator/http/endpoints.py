@@ -92,6 +92,12 @@ RECORDS_PARAMETERS = (
     Parameter(name="limit", place="query", schema={"type": "integer", "minimum": 1, "maximum": RECORDS_PAGE_MAX},
               description="How many to answer at most."),
 )  # fmt: skip
+RECORDS_PARAMETERS = (
+    Parameter(name="first", place="query", schema={"type": "integer", "minimum": 0, "maximum": RECORD_NUMBER_MAX},
+              description="The number of the first record to answer."),
+    Parameter(name="limit", place="query", schema={"type": "integer", "minimum": 1, "maximum": RECORDS_PAGE_MAX},
+              description="How many to answer at most."),
+)  # fmt: skip
 
 ID_TAKERS = ("get_requests_id", "delete_requests_id", "post_requests_id_cancel", "get_requests_id_events",
              "get_requests_id_receipt")  # fmt: skip
@@ -186,6 +192,8 @@ def _signing_in(on: AccountCalls) -> tuple[Endpoint, ...]:
 
 def _public(on: Public) -> tuple[Endpoint, ...]:
     return (
+        Endpoint(method="GET", path="/v1/records", run=on.records, summary="Records in the order of the chain",
+                 tag="public", answer=records.RecordPage, errors=ANY, parameters=RECORDS_PARAMETERS, needs_key=False),
         Endpoint(method="GET", path="/v1/records", run=on.records, summary="Records in the order of the chain",
                  tag="public", answer=records.RecordPage, errors=ANY, parameters=RECORDS_PARAMETERS, needs_key=False),
         Endpoint(method="GET", path="/v1/records/{hash}", run=on.record, summary="One record of the chain",

@@ -9,12 +9,17 @@ import re
 
 import msgspec
 
-from parallelix.coordinator.errors import NotFound
+from parallelix.coordinator.errors import BadRequest, NotFound
 from parallelix.coordinator.http.call import Call
 from parallelix.coordinator.service import Coordinator
 from parallelix.protocol import canonical
 from parallelix.protocol.encoding import is_hash
 
+RECORDS_PAGE = 100
+RECORDS_PAGE_MAX = 500
+"""Half a MiB, which a client reads in one go."""
+RECORD_NUMBER_MAX = 10**15 - 1
+"""At a thousand a second it takes 31,000 years."""
 _NUMBER = re.compile(r"[0-9]{1,15}")
 
 
@@ -32,6 +37,15 @@ class Public:
         if not is_hash(given):
             raise NotFound(f"record {given[:80]!r}: is not a hash (0x and 64 hex digits)", code="unknown_record")
         await call.answer(200, canonical.encode(await self._coordinator.record(given)))
+
+    async def records(self, call: Call) -> None:
+        """A page of the chain in its order, newer records than the last batch's included."""
+        given = call.query("first", "limit")
+        first = _number(given, "first", otherwise=0, least=0, most=RECORD_NUMBER_MAX)
+        limit = _number(given, "limit", otherwise=RECORDS_PAGE, least=1, most=RECORDS_PAGE_MAX)
+        await self._coordinator.journal.flushed()
+        rows = await self._coordinator.readers.records_range(first, first + limit - 1)
+        await call.answer(200, b'{"data":[' + b",".join(row.body for row in rows) + b"]}")
 
     async def batch(self, call: Call) -> None:
         given = call.parameters["number"]
@@ -52,3 +66,10 @@ class Public:
 
     async def metrics(self, call: Call) -> None:
         await call.answer(200, self._coordinator.metrics.text(), kind=b"text/plain; version=0.0.4; charset=utf-8")
+
+
+def _number(given: dict[str, str], name: str, *, otherwise: int, least: int, most: int) -> int:
+    text = given.get(name, str(otherwise))
+    if not (_NUMBER.fullmatch(text) and least <= int(text) <= most):
+        raise BadRequest(f"{name}: {text[:64]!r} is not from {least} to {most}", code="invalid_request", param=name)
+    return int(text)
