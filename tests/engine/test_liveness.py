@@ -239,6 +239,16 @@ def test_voided_slots_are_reported_until_the_contract_says_that_it_took_them() -
     assert changes(it, NOW + 9) == ((1, True, 0),)
 
 
+def test_what_the_contract_took_is_durable_and_so_is_until_when_it_voids() -> None:
+    it = liveness()
+    it.void(1, 4)
+    assert it.take_rows() == [NodeLivenessRow(node_id="1", online=False, voids_pending=4, void_until=0)]
+    assert it.take_rows() == []
+    it.apply(SlotsVoided(node_id=1, slots=4))
+    it.apply(LivenessReported(batch=0, at=NOW * 10))
+    assert it.take_rows() == [NodeLivenessRow(node_id="1", online=False, voids_pending=0, void_until=NOW * 10 + 40)]
+
+
 def test_slots_that_came_while_a_report_was_on_its_way_are_in_the_next_one() -> None:
     it = liveness()
     online(it, 1)
@@ -368,9 +378,11 @@ class Life:
         self.keep()
 
     def end(self) -> None:
-        """All nodes beat; reports go through; days pass."""
-        for _ in range(600):
+        """All nodes beat; reports go through, though we are killed after each; days pass."""
+        for number in range(600):
             self.wait(1)
+            if number % 7 == 0:
+                self.crash()
             for node_id in (1, 2, 3):
                 self.beat(node_id)
             self.send()
@@ -385,7 +397,7 @@ STEP = st.one_of(
     st.tuples(st.just("beat"), st.integers(1, 3)),
     st.tuples(st.just("beats"), st.integers(1, 3)),
     st.tuples(st.just("wait"), st.integers(1, 6)),
-    st.tuples(st.just("reject"), st.integers(1, 3), st.integers(1, 6_000)),
+    st.tuples(st.just("reject"), st.integers(1, 3), st.integers(1, 12_000)),
     st.tuples(st.just("sync"), st.integers(1, 3)),
     st.sampled_from([("send",), ("mine",), ("read",), ("crash",)]),
 )
