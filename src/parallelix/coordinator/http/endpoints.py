@@ -15,7 +15,7 @@ from parallelix.coordinator.http.accounts import AccountCalls
 from parallelix.coordinator.http.call import Call
 from parallelix.coordinator.http.limits import IDEMPOTENCY_KEY_CHARACTERS_MAX
 from parallelix.coordinator.http.openai import OpenAI
-from parallelix.coordinator.http.public import RECORDS_PAGE_MAX, Health, Public
+from parallelix.coordinator.http.public import RECORD_NUMBER_MAX, RECORDS_PAGE_MAX, Health, Public
 from parallelix.coordinator.http.requester import Requester
 from parallelix.coordinator.service import Coordinator
 from parallelix.protocol import accounts, receipts, records, requests
@@ -85,12 +85,6 @@ LIST_PARAMETERS = (
               description="How many to answer at most."),
     Parameter(name="cursor", place="query", schema={"type": "string", "minLength": 1, "maxLength": 200},
               description="next_cursor of the page before."),
-)  # fmt: skip
-RECORDS_PARAMETERS = (
-    Parameter(name="first", place="query", schema={"type": "integer", "minimum": 0, "maximum": 10**15 - 1},
-              description="The number of the first record to answer."),
-    Parameter(name="limit", place="query", schema={"type": "integer", "minimum": 1, "maximum": RECORDS_PAGE_MAX},
-              description="How many to answer at most."),
 )  # fmt: skip
 RECORDS_PARAMETERS = (
     Parameter(name="first", place="query", schema={"type": "integer", "minimum": 0, "maximum": RECORD_NUMBER_MAX},
@@ -192,8 +186,6 @@ def _signing_in(on: AccountCalls) -> tuple[Endpoint, ...]:
 
 def _public(on: Public) -> tuple[Endpoint, ...]:
     return (
-        Endpoint(method="GET", path="/v1/records", run=on.records, summary="Records in the order of the chain",
-                 tag="public", answer=records.RecordPage, errors=ANY, parameters=RECORDS_PARAMETERS, needs_key=False),
         Endpoint(method="GET", path="/v1/records", run=on.records, summary="Records in the order of the chain",
                  tag="public", answer=records.RecordPage, errors=ANY, parameters=RECORDS_PARAMETERS, needs_key=False),
         Endpoint(method="GET", path="/v1/records/{hash}", run=on.record, summary="One record of the chain",
