@@ -13,6 +13,7 @@ ChainError
 ├── ChainDoubted            what an endpoint says cannot be so; nothing of it is believed
 │   ├── ReorgTooDeep        a block that was confirmed is not in the chain any more
 │   ├── LogRefused          a log that was not asked for, or stands in a block that does not hold it
+│   ├── LogsDiffer          a log that does not follow from those before it
 │   ├── EndpointsDiffer     two endpoints tell the same blocks in two ways
 │   └── ChainLies           what the logs add up to is not what the contract's own views say
 └── Reverted                a contract said no, and nothing has changed
@@ -146,6 +147,16 @@ class LogRefused(ChainDoubted):
 
     def __init__(self, what: str, why: str) -> None:
         super().__init__(f"{what}: {why}; the endpoint is broken or lies, use another one")
+
+
+class LogsDiffer(ChainDoubted):
+    code = "chain.logs_differ"
+
+    def __init__(self, part: Part, why: str) -> None:
+        super().__init__(
+            f"{part}: {why}; a log was lost, made up or changed: use another endpoint, and a second one to check it"
+        )
+        self.part = part
 
 
 class EndpointsDiffer(ChainDoubted):

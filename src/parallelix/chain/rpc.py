@@ -23,6 +23,8 @@ REQUEST_SECONDS = 30.0
 TRIES = 3
 """Of a request whose connection broke. The same signed transaction twice is still one transaction."""
 HASH_BYTES = 32
+COUNT_MAX = 2**53 - 1
+"""No block's number and no second comes near it, and every store holds it."""
 NO_PROPER_ANSWER = (Web3Exception, ValueError, TypeError, LookupError, AttributeError, RecursionError)
 """What web3 and we stumble over when an answer is not what the method gives."""
 A = TypeVar("A")
@@ -245,12 +247,10 @@ def _block(number: int | None) -> BlockIdentifier:
 
 
 def _block_found(found: BlockData) -> Block:
-    return Block(
-        number=_number(found.get("number")),
-        hash=_hash(found.get("hash")),
-        parent_hash=_hash(found.get("parentHash")),
-        time=_number(found.get("timestamp")),
-    )
+    number, time = _number(found.get("number")), _number(found.get("timestamp"))
+    if max(number, time) > COUNT_MAX:
+        raise ValueError(f"block {number} of second {time}, at most {COUNT_MAX}")
+    return Block(number=number, hash=_hash(found.get("hash")), parent_hash=_hash(found.get("parentHash")), time=time)
 
 
 def _hash(value: object) -> str:

@@ -7,6 +7,8 @@ from typing import Any
 
 from parallelix.chain.abi import Address, Event, Happened, Log
 from parallelix.chain.bindings import credit_vault, execution_anchor, node_registry_locker, operator_stake_rewards
+from parallelix.chain.errors import LogRefused
+from parallelix.chain.rpc import COUNT_MAX
 from parallelix.chain.watcher import Span
 from parallelix.engine import chain_facts
 from parallelix.engine.chain_facts import ChainFact
@@ -33,13 +35,28 @@ def chain_provisional(head: int, happened: Iterable[Happened]) -> ChainProvision
 
 
 def fact_of(happened: Happened, *, at: int) -> ChainFact:
-    """`at` is the time of its block, in Unix seconds. Only for the events that `watcher.WATCHED` names."""
+    """`at` is the time of its block, in Unix seconds. Only for the events that `watcher.WATCHED` names.
+
+    Raises `LogRefused` where a count, id or time is none that our contracts could have come to.
+    """
+    for name, most in _COUNTS.items():
+        value: int = getattr(happened.event, name, 0)
+        if value > most:
+            raise LogRefused(
+                f"log {happened.log.log_index} of block {happened.log.block_number}", f"{name} {value}, at most {most}"
+            )
     return _FACTS[type(happened.event)](happened.event, happened.log, at)
 
 
 def event_id(log: Log) -> str:
     """The chain's own name for one thing that happened once."""
     return f"{log.transaction_hash}:{log.log_index}"
+
+
+_COUNTS = {"hardware_tier": 4} | dict.fromkeys(
+    ("node_id", "withdrawable_at", "nonce", "effective_from", "number", "slots", "batch"), COUNT_MAX
+)
+"""What is a whole number here, and in the store, is 256 bits wide in a log, which an endpoint may fill as it likes."""
 
 
 def _staked(event: node_registry_locker.NodeRegistered, _log: Log, _at: int) -> ChainFact:
