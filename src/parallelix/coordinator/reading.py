@@ -58,6 +58,9 @@ class Reading:
         self.clock = clock
         self.started_at = clock()
         self.anchor_address = "local"
+        self.contracts: dict[str, str] = {}
+        """The contracts of this network by name; none where it is on no chain."""
+        self.vault_address = ""
         self._trees: OrderedDict[int, merkle.Tree] = OrderedDict()
 
     # A requester's own ------------------------------------------------------------------------------------------------
@@ -264,6 +267,8 @@ class Reading:
             chain_id=self.settings.chain_id,
             coordinator=self.secrets.signer.address,
             anchor=self.anchor_address,
+            contracts=self.contracts,
+            block=engine.mirror.cursor.block if engine.mirror.cursor is not None else None,
             nodes_online=len(online),
             slots=sum(node.manifest.slots for node in online),
             slots_free=sum(max(0, node.slots_free) for node in online),
@@ -288,8 +293,8 @@ class Reading:
         await self.journal.flushed()
         row = await self.readers.batch(number)
         if row is None:
-            closed = self.engine.recorder.batches_closed
-            last = f"the last one is {closed - 1}" if closed else "none is closed yet"
+            recorder = self.engine.recorder
+            last = f"the last one is {recorder.next_batch - 1}" if recorder.batches_closed else "none is closed yet"
             raise errors.NotFound(f"batch {number}: {last}", code="unknown_batch")
         return batch_of(row)
 
