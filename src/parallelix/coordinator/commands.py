@@ -45,6 +45,8 @@ class KeyCommand(msgspec.Struct, frozen=True, kw_only=True):
     concurrency: int = 0
     budget_wei: str = "0"
     expires_at: int = 0
+    scopes: str = "inference,read"
+    """Joined by commas, in the order of `protocol.accounts.SCOPES`."""
 
 
 class RevokeCommand(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,6 +133,7 @@ class GrantDeposits:
                     concurrency=key.concurrency,
                     budget_wei=int(key.budget_wei),
                     expires_at=key.expires_at,
+                    scopes=key.scopes,
                 )
             )
         await self._answer(row, CommandAnswer(ok=True))
