@@ -10,7 +10,7 @@ from typing import Any
 
 from parallelix.engine import events
 from parallelix.engine.catalogue import Catalogue
-from parallelix.engine.effects import Answer
+from parallelix.engine.effects import Answer, Refused
 from parallelix.engine.entities import ApiKey
 from parallelix.engine.ledger import GRANTS, available
 from parallelix.engine.restoring import Restoring
@@ -35,13 +35,22 @@ class Engine(Restoring):
             events.UptimeRestored: self._uptime_restored,
             events.Acknowledged: self._acknowledged,
             events.ResultReturned: self._result_returned,
-            events.BatchConfirmed: self._batch_confirmed,
+            events.ClearanceAsked: self._clearance_asked,
             events.Grant: self._grant,
             events.KeyIssued: self._key_issued,
             events.KeyRevoked: self._key_revoked,
             events.KeysForgotten: self._keys_forgotten,
             events.Tick: self._tick,
         }
+        if settings.on_chain:
+            self._handlers |= {
+                events.ChainSpan: self._chain_span,
+                events.ChainProvisional: self._chain_provisional,
+                events.ChainHalted: self._chain_halted,
+            }
+        else:
+            # On a chain nothing but its own word confirms a batch.
+            self._handlers[events.BatchConfirmed] = self._batch_confirmed
 
     def step(self, event: events.Event, now: int, random_bytes: RandomBytes) -> Step:
         """Decides one event at Unix millisecond `now`. Same state, event, time and randomness: same step."""
@@ -54,6 +63,12 @@ class Engine(Restoring):
     # Money and keys ---------------------------------------------------------------------------------------------------
 
     def _grant(self, event: events.Grant) -> Answer:
+        if self.lives_from_deposit(event.account):
+            return Refused(
+                code="invalid_request",
+                message=f"account {event.account} lives from its deposit in the vault; deposit there, or grant to a"
+                " name that is no address",
+            )
         self._post(event.transfer_id, GRANTS, available(event.account), event.amount_wei, "")
         return None
 
