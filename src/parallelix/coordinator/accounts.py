@@ -21,7 +21,8 @@ from parallelix.engine.entities import ApiKey
 from parallelix.engine.ledger import AMOUNT_WEI_MAX, available, held
 from parallelix.protocol import accounts, requests
 from parallelix.protocol.accounts import SCOPES, SESSION_SCOPES
-from parallelix.protocol.sign_in import VERSION, time_text
+from parallelix.protocol.sign_in import VERSION, SignIn, time_text
+from parallelix.protocol.signing import personal_hash
 
 SESSION_SECONDS = 3600
 """Enough to set an account up. It is longer than a nonce holds, which replays rest on (`sign_in.py`)."""
@@ -35,6 +36,8 @@ STRANGERS_MAX = 5_000
 """Sessions of accounts without credits, which anybody can have any number of."""
 KEYS_MAX = 64
 """Usable ones of one account, and as many that are over and still listed."""
+CONTRACTS_ASKED_MAX = 4
+"""Questions to the chain at once on behalf of whoever names an address; the endpoint is there for more than that."""
 FORGET_SLICE = 500
 """Ended sessions that one call clears away."""
 
@@ -45,6 +48,7 @@ class Accounts:
     def __init__(self, coordinator: Coordinator) -> None:
         self._coordinator = coordinator
         self._nonces = Nonces(coordinator.secrets.nonce_key)
+        self._asking = 0
         self._sessions: dict[bool, deque[ApiKey]] = {True: deque(), False: deque()}
         """By whether the account had credits when it signed in, in the order in which they end."""
         known = [key for key in coordinator.engine.keys.values() if key.kind == "session"]
@@ -74,8 +78,42 @@ class Accounts:
             now=now,
         )
         self._require_unused(checked)
-        sign_in.require_signer(checked.message, bytes.fromhex(body.signature[2:]))
+        await self._require_signer(checked.message, bytes.fromhex(body.signature[2:]))
         return await self._open_session(checked, now)
+
+    async def _require_signer(self, message: SignIn, signature: bytes) -> None:
+        """A key's signature needs no chain. Only if it is not one, the address may be a contract's (EIP-1271)."""
+        try:
+            sign_in.require_signer(message, signature)
+        except errors.SignInRefused:
+            if not await self._signed_by_contract(message, signature):
+                raise
+
+    async def _signed_by_contract(self, message: SignIn, signature: bytes) -> bool:
+        rpc = self._coordinator.rpc
+        if rpc is None:
+            return False
+        if self._asking >= CONTRACTS_ASKED_MAX:
+            raise errors.Unavailable(
+                f"{self._asking} wallets that are contracts are being asked, at most {CONTRACTS_ASKED_MAX}; try again",
+                code="overloaded",
+                retry_after_seconds=1.0,
+            )
+        # Needs the chain's libraries, which a coordinator on no chain may lack.
+        from parallelix.chain import contract_wallets
+        from parallelix.chain.errors import ChainUnreachable
+
+        self._asking += 1
+        try:
+            return await contract_wallets.has_signed(rpc, message.address, personal_hash(message.text), signature)
+        except ChainUnreachable as error:
+            raise errors.Unavailable(
+                "the chain cannot be asked for a wallet that is a contract now; try again, or sign in with a key",
+                code="chain_unreachable",
+                retry_after_seconds=5.0,
+            ) from error
+        finally:
+            self._asking -= 1
 
     async def _open_session(self, checked: sign_in.Checked, now: int) -> accounts.SessionView:
         """Nothing waits between the look at the nonce and the step that uses it up."""
@@ -206,6 +244,25 @@ class Accounts:
         await coordinator.revoke_key(key_id)
         coordinator.log("key.revoked", {"account": key.account, "key": key_id})
         return key_view(found)
+
+    # Withdrawals ----------------------------------------------------------------------------------------------------
+
+    async def clearance(self, key: ApiKey, amount_wei: int) -> accounts.ClearanceView:
+        """Raises `BadRequest`, `NoVault`, `PaymentRequired`, `ClearanceOpen` or `Unavailable`."""
+        coordinator = self._coordinator
+        if amount_wei > AMOUNT_WEI_MAX:
+            raise errors.BadRequest(
+                f"amount_wei: {amount_wei} is more than {AMOUNT_WEI_MAX}, the most of any amount",
+                code="invalid_request",
+                param="amount_wei",
+            )
+        if not coordinator.engine.lives_from_deposit(key.account):
+            raise errors.NoVault(
+                f"account {key.account}: its credits are no deposit on a chain, so there is nothing to withdraw"
+            )
+        granted = await coordinator.grant_clearance(key.account, amount_wei)
+        coordinator.log("clearance.granted", {"account": key.account, "amount_wei": granted.amount_wei})
+        return granted
 
     def _has_credits(self, account: str) -> bool:
         ledger = self._coordinator.engine.ledger

@@ -21,7 +21,7 @@ from parallelix.coordinator.store.readers import Readers
 from parallelix.engine.catalogue import WORKLOAD_CLASSES, ModelEntry, price_of
 from parallelix.engine.core import Engine
 from parallelix.engine.entities import ApiKey
-from parallelix.engine.ledger import available, held
+from parallelix.engine.ledger import available, cleared, held, spent
 from parallelix.engine.lifecycle import FINAL_REQUEST_STATES, RequestState
 from parallelix.engine.pool import Need
 from parallelix.engine.recorder import batch_of
@@ -58,9 +58,10 @@ class Reading:
         self.clock = clock
         self.started_at = clock()
         self.anchor_address = "local"
+        self.vault_address = ""
+        """The vault's contract, where this coordinator is on a chain."""
         self.contracts: dict[str, str] = {}
         """The contracts of this network by name; none where it is on no chain."""
-        self.vault_address = ""
         self._trees: OrderedDict[int, merkle.Tree] = OrderedDict()
 
     # A requester's own ------------------------------------------------------------------------------------------------
@@ -232,9 +233,31 @@ class Reading:
             held_wei=str(ledger.balance_wei(held(key.account))),
             open_requests=self.engine.open_of_account.get(key.account, 0),
             key=key_view(key),
+            vault=self._vault_view(key.account),
         )
         await self.journal.flushed()
         return view
+
+    def _vault_view(self, account: str) -> requests.VaultView | None:
+        engine, ledger = self.engine, self.engine.ledger
+        if not engine.lives_from_deposit(account):
+            return None
+        books, cursor = engine.mirror.accounts.get(account), engine.mirror.cursor
+        room_wei = engine.limit_room_wei(account)
+        assert room_wei is not None, "deposits have a daily limit"
+        return requests.VaultView(
+            address=self.vault_address,
+            chain_id=self.settings.chain_id,
+            block=cursor.block if cursor is not None else 0,
+            deposit_wei=str(books.deposit_wei if books is not None else 0),
+            unsettled_wei=str(ledger.balance_wei(spent(account))),
+            asked_wei=str(engine.mirror.frozen_wei(account)),
+            cleared_wei=str(ledger.balance_wei(cleared(account))),
+            clearable_wei=str(engine.clearable_wei(account)),
+            spendable_wei=str(engine.spendable_wei(account)),
+            daily_limit_wei=str(engine.daily_limit_wei(account)),
+            daily_room_wei=str(room_wei),
+        )
 
     # Everybody's ------------------------------------------------------------------------------------------------------
 

@@ -208,10 +208,13 @@ class KeyView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VaultView(msgspec.Struct, frozen=True, kw_only=True):
-    """What an account has in the vault on the chain, and what of it is bound. `deposit_wei` is the contract's word as
-    of the confirmed `block`; `unsettled_wei` was charged and is not settled there yet; `asked_wei` is frozen because
-    a withdrawal was requested, `cleared_wei` because it may be withdrawn at once. `spendable_wei` is what a request
-    may hold now, `daily_room_wei` what is left of today's `daily_limit_wei`."""
+    """What an account has in the vault on the chain, and what of it is bound.
+
+    `deposit_wei` is the contract's word as of the confirmed `block`. Of it, `unsettled_wei` was charged and is not
+    settled there yet, `asked_wei` is frozen because a withdrawal was requested, and `cleared_wei` because it may be
+    withdrawn at once; as much as `clearable_wei` may be cleared. New requests may hold `spendable_wei` in all, and no
+    more than `daily_room_wei`, which is left of `daily_limit_wei`.
+    """
 
     address: str
     chain_id: int
@@ -220,6 +223,7 @@ class VaultView(msgspec.Struct, frozen=True, kw_only=True):
     unsettled_wei: str
     asked_wei: str
     cleared_wei: str
+    clearable_wei: str
     spendable_wei: str
     daily_limit_wei: str
     daily_room_wei: str
@@ -265,11 +269,14 @@ class ModelList(msgspec.Struct, frozen=True, kw_only=True):
 
 class NetworkView(msgspec.Struct, frozen=True, kw_only=True):
     """Totals only: no link between nodes and requests. `coordinator` is the address that signs receipts, `anchor` where
-    batches are kept: a contract's address, or "local"."""
+    batches are kept: a contract's address, or "local". `contracts` are addresses by name, and `block` the last one of
+    the chain that was taken in; both empty where the network is on no chain."""
 
     chain_id: int
     coordinator: str
     anchor: str
+    contracts: dict[str, str] = {}
+    block: int | None = None
     nodes_online: int
     slots: int
     slots_free: int

@@ -19,6 +19,7 @@ NO_STORE = (b"cache-control", b"no-store")
 
 _KEY_ID = re.compile(r"(key_[0-9a-f]{16}|ses_[0-9a-f]{32})")
 _SIGN_IN = msgspec.json.Decoder(accounts.SignInBody)
+_CLEARANCE = msgspec.json.Decoder(accounts.ClearanceBody)
 _NEW_KEY = msgspec.json.Decoder(accounts.NewKeyBody)
 
 
@@ -51,6 +52,11 @@ class AccountCalls:
         if not _KEY_ID.fullmatch(key_id):
             raise NotFound(f"key {key_id[:80]!r}: is not an id of a key (key_ and 16 hex digits)", code="unknown_key")
         await call.answer_struct(200, await self._accounts.revoke_key(key, key_id))
+
+    async def clearance(self, call: Call) -> None:
+        key = self._coordinator.authenticate(call.bearer(), "withdraw")
+        _, body = await call.read(lambda raw: limits.decode(raw, _CLEARANCE))
+        await call.answer_struct(200, await self._accounts.clearance(key, int(body.amount_wei)), headers=[NO_STORE])
 
     def _place(self, call: Call) -> Place:
         host = call.headers.get(b"host", b"").decode("latin-1")

@@ -179,6 +179,10 @@ def _signing_in(on: AccountCalls) -> tuple[Endpoint, ...]:
         Endpoint(method="POST", path="/v1/keys", run=on.make_key, summary="Make an API key", tag="account",
                  body=accounts.NewKeyBody, answer=accounts.NewKeyView, status=201,
                  errors=(*KEYED, *READING, errors.PaymentRequired, errors.TooManyKeys), links=("delete_keys_id",)),
+        Endpoint(method="POST", path="/v1/account/clearance", run=on.clearance, tag="account",
+                 summary="Let the account withdraw from the vault at once",
+                 body=accounts.ClearanceBody, answer=accounts.ClearanceView,
+                 errors=(*KEYED, *READING, errors.PaymentRequired, errors.NoVault, errors.ClearanceOpen)),
         Endpoint(method="DELETE", path="/v1/keys/{id}", run=on.revoke_key, summary="Revoke a key", tag="account",
                  answer=requests.KeyView, errors=FOUND),
     )  # fmt: skip
