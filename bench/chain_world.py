@@ -42,10 +42,13 @@ FEES = Fees(most_wei=100 * GWEI, tip_wei=GWEI)
 """Many times what anvil's empty blocks come to cost."""
 WITHDRAWAL_DELAY_SECONDS = 2
 """Long enough for spending to be settled meanwhile, short enough to be waited for."""
+STALE_SECONDS = 3
+"""So that a report on nodes is due every second."""
 PURSE_WEI = 1_000_000 * TOKEN
 """What each person begins with: more than a run can deposit."""
 ROLES_THAT_SEND = ("validator", "liveness", "settler")
 EVERYTHING = 2**256 - 1
+NODE_COUNT = Function("nodeCount", (), ("uint256",))
 
 
 class ChainFaulty(Exception):
@@ -89,6 +92,11 @@ class ChainWorld:
     @property
     def token(self) -> PRLXCalls:
         return PRLXCalls(self.deployed.address("PRLX"))
+
+    @property
+    def next_node_id(self) -> int:
+        """The one that the next stake gets."""
+        return self.ask(self.locker.address, NODE_COUNT) + 1
 
     # Blocks -----------------------------------------------------------------------------------------------------------
 
@@ -176,7 +184,7 @@ def chain_world(folder: Path) -> Generator[ChainWorld]:
 async def deployed_on(url: str, roles: dict[str, LocalAccount], path: Path) -> Deployment:
     """Without Sablier: what is tried here is money of requesters, and the rewards live on their usage."""
     named: dict[str, Any] = {role: account.address for role, account in roles.items()}
-    parameters = Parameters(**named, withdrawal_delay_seconds=WITHDRAWAL_DELAY_SECONDS)
+    parameters = Parameters(**named, withdrawal_delay_seconds=WITHDRAWAL_DELAY_SECONDS, stale_seconds=STALE_SECONDS)
     async with connected(url) as rpc:
         return await deployment.deploy(rpc, roles["owner"], parameters, path, _Silent(), deployment.Settings())
 

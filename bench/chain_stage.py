@@ -1,0 +1,298 @@
+"""A coordinator on a chain of its own, with a node at work and people who deposit: what the faults of chains act on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import random
+import sys
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import tomli_w
+from eth_account.signers.local import LocalAccount
+
+from bench.chain_books import OVER, Agreement, ChainReader, LedgerSide, read_ledger
+from bench.chain_world import ROLES_THAT_SEND, TOKEN, ChainWorld
+from bench.crash_clients import Clients
+from bench.echo_runtime import CONTEXT_TOKENS, DIGEST, MODEL
+from bench.nursery import Born, Nursery
+from bench.reorgs import DEPTH_MAX
+from parallelix import points, private_files
+from parallelix.coordinator import commands
+from parallelix.coordinator.store.store import Store
+from parallelix.devnet.network import CHAIN_ID, Seat, catalogue_entry, free_port, registration
+from parallelix.devnet.processes import Child, ProcessError
+from parallelix.protocol.encoding import from_hex
+from parallelix.protocol.registry import MINIMUM_STAKE_WEI
+
+KILLED = -9
+"""How a process ends that died at a point."""
+CONFIRMATIONS = DEPTH_MAX
+START_SECONDS = 60.0
+REST_SECONDS = 90.0
+LOOK_SECONDS = 0.05
+WORD_SECONDS = 0.01
+SLOTS = 64
+STEADY, RATE = "steady", 4.0
+"""The requester whose every prompt must be answered and charged, and its prompts a second."""
+STEADY_DEPOSIT_WEI = 5_000 * TOKEN
+RESTLESS = ("ann", "bob", "cleo", "dan", "eve", "fay")
+"""Requesters who come and go with their money, so that some of their prompts are refused."""
+KEY_SCOPES = "inference,read,withdraw"
+
+SETTINGS: dict[str, Any] = {
+    "batch_seconds": 0.4,
+    "orphan_seconds": 8.0,
+    "restart_grace_seconds": 10.0,
+    "client_grace_seconds": 2.0,
+    "heartbeat_seconds": 2.0,
+    "confirmations": CONFIRMATIONS,
+    "chain_poll_seconds": 0.05,
+    "settle_seconds": 0.5,
+    "liveness_seconds": 0.5,
+    "reconcile_seconds": 2.0,
+    "fee_bump_seconds": 2.0,
+    "clearance_seconds": 60.0,
+}
+"""As fast as the chain below it, whose blocks come many times a second."""
+
+
+@dataclass(kw_only=True)
+class Miner:
+    """Blocks at a steady pace, with pauses where asked for."""
+
+    world: ChainWorld
+    pause_seconds: float = 0.1
+    blocks: int = 2
+    held: bool = False
+
+    async def run(self) -> None:
+        while True:
+            if not self.held:
+                self.world.mine(self.blocks)
+            await asyncio.sleep(self.pause_seconds)
+
+
+class ChainStage:
+    """`prepare` comes first. Coordinators come from `nursery`, one at a time, on the same store and port."""
+
+    def __init__(self, folder: Path, world: ChainWorld, nursery: Nursery, **settings: Any) -> None:
+        self.folder = folder
+        self.world = world
+        self.nursery = nursery
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.coordinator: Born | None = None
+        self.node: Child | None = None
+        self.keys: dict[str, str] = {}
+        self.reader = ChainReader(world, final_after=CONFIRMATIONS)
+        self.seat = Seat(number=1, node_id=0, home=folder / "node1", coordinator_url=f"{self.url}/api")
+        self._settings = {**SETTINGS, **settings}
+
+    @property
+    def coordinator_folder(self) -> Path:
+        return self.folder / "coordinator"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "coordinator.out"
+
+    @property
+    def store(self) -> Path:
+        return self.coordinator_folder / "coordinator.db"
+
+    @property
+    def store_url(self) -> str:
+        return f"sqlite:///{self.store}"
+
+    def prepare(self) -> None:
+        """Files, keys, a stake for the node, and deposits that are deep in the chain."""
+        self.coordinator_folder.mkdir(mode=private_files.FOLDER_MODE, parents=True)
+        place = {
+            "port": self.port,
+            "chain_id": CHAIN_ID,
+            "deployment_file": str(self.world.deployment_path),
+            "rpc_url": self.world.anvil.url,
+        }
+        (self.coordinator_folder / "coordinator.toml").write_text(tomli_w.dumps({**place, **self._settings}))
+        (self.coordinator_folder / "catalogue.toml").write_text(
+            catalogue_entry(MODEL, DIGEST, context_tokens=CONTEXT_TOKENS)
+        )
+        for role in ROLES_THAT_SEND:
+            secret = f"0x{self.world.roles[role].key.hex().removeprefix('0x')}\n"
+            private_files.create(self.coordinator_folder / f"{role}.key", secret.encode())
+        entry = registration(self.seat)
+        self.seat = dataclasses.replace(self.seat, node_id=self.world.next_node_id)
+        key_hash = from_hex(entry.node_key_hash, name="node_key_hash", length_bytes=32)
+        self.world.do(self.world.person("operator"), self.world.locker.register_node(MINIMUM_STAKE_WEI, 1, key_hash))
+        for name in (STEADY, *RESTLESS):
+            amount_wei = STEADY_DEPOSIT_WEI if name == STEADY else 50 * TOKEN
+            self.world.do(self.world.person(name), self.world.vault.deposit(amount_wei))
+        self.world.mine(CONFIRMATIONS)
+        self._make_keys()
+
+    def _make_keys(self) -> None:
+        store = Store.open(self.store_url)
+        try:
+            for name in (STEADY, *RESTLESS):
+                key, now = commands.new_key(), time.time_ns() // 1_000_000
+                issue = commands.KeyCommand(
+                    key_id=key.key_id,
+                    key_hash=key.key_hash,
+                    account=self.world.person(name).address,
+                    name=name,
+                    scopes=KEY_SCOPES,
+                )
+                store.insert_command(commands.command_row("key", issue, now=now))
+                self.keys[name] = key.secret
+        finally:
+            store.close()
+
+    def person(self, name: str) -> LocalAccount:
+        return self.world.person(name)
+
+    # Processes --------------------------------------------------------------------------------------------------------
+
+    def bear(self, *, kill_at: str = "") -> Born:
+        """Starts a coordinator, which dies at the point `kill_at` (such as `outbox.sent:2`). It is not ready yet."""
+        assert self.coordinator is None or not self.coordinator.running, "a coordinator runs already"
+        self.coordinator = self.nursery.bear(
+            [str(self.coordinator_folder)], environment={points.VARIABLE: kill_at}, output=self.log
+        )
+        return self.coordinator
+
+    async def start(self) -> None:
+        """Starts a coordinator, and returns when it is ready. Raises `ProcessError`."""
+        born = self.bear()
+
+        async def ready() -> bool:
+            if not born.running:
+                raise ProcessError(f"the coordinator ended with {born.exit_code}:\n{born.tail()}")
+            return await self._is_ready()
+
+        await self.until("the coordinator is ready", ready, seconds=START_SECONDS)
+
+    def start_node(self) -> None:
+        place = [str(self.seat.home), str(self.seat.node_id), self.seat.coordinator_url]
+        pace = ["--slots", str(SLOTS), "--pause-seconds", str(WORD_SECONDS)]
+        self.node = Child(
+            "node 1",
+            [sys.executable, "-m", "bench.eager_node", *place, *pace],
+            output=self.folder / "node1.out",
+            environment={"PARALLELIX_HOME": str(self.seat.home)},
+        )
+
+    async def _is_ready(self) -> bool:
+        with contextlib.suppress(httpx.HTTPError):
+            async with httpx.AsyncClient(base_url=self.url, trust_env=False, verify=False, timeout=5) as http:
+                return (await http.get("/readyz")).is_success
+        return False
+
+    async def online(self) -> None:
+        """Waits until the node is."""
+
+        async def holds() -> bool:
+            with contextlib.suppress(httpx.HTTPError):
+                async with httpx.AsyncClient(base_url=self.url, trust_env=False, verify=False, timeout=5) as http:
+                    answer = await http.get("/v1/network")
+                return answer.is_success and answer.json()["nodes_online"] == 1
+            return False
+
+        await self.until("the node is online", holds, seconds=START_SECONDS)
+
+    async def until(self, what: str, holds: Callable[[], Awaitable[bool]], *, seconds: float) -> None:
+        """Raises `ProcessError` with the ends of all logs."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not await holds():  # noqa: ASYNC110
+                    await asyncio.sleep(LOOK_SECONDS)
+        except TimeoutError as error:
+            tails = "\n".join(each.tail() for each in (self.coordinator, self.node) if each is not None)
+            raise ProcessError(f"waited {seconds:g} s in vain until {what}\n{tails}") from error
+
+    async def aclose(self) -> None:
+        if self.node is not None:
+            await self.node.stopped()
+        if self.coordinator is not None:
+            self.coordinator.kill()
+
+    # Looking ----------------------------------------------------------------------------------------------------------
+
+    def agreement(self) -> Agreement:
+        """How the store and the contracts agree now, with a coordinator at work or without."""
+        return self.reader.beside(self.store_url)
+
+    def ledger(self) -> LedgerSide:
+        return read_ledger(self.store_url)
+
+    async def caught_up(self, block: int) -> None:
+        """Waits until the store has read up to `block`."""
+
+        async def holds() -> bool:
+            cursor = self.ledger().cursor
+            return cursor is not None and cursor.block >= block
+
+        await self.until(f"block {block} is read", holds, seconds=REST_SECONDS)
+
+    async def at_rest(self) -> None:
+        """Waits until nothing is open: every record anchored, all spending settled, every intent over but reports on
+        nodes, which never end. What does not come to rest is for an audit to find."""
+
+        async def holds() -> bool:
+            return restless(self.ledger()) == []
+
+        with contextlib.suppress(ProcessError):
+            await self.until("all is at rest", holds, seconds=REST_SECONDS)
+
+
+def restless(ledger: LedgerSide) -> list[str]:
+    """What is not at rest."""
+    found = [f"{account}: {wei} wei" for account, wei in ledger.balances.items() if wei and _moves(account)]
+    found += [f"batch {batch.number} is not confirmed" for batch in ledger.batches if not batch.confirmed_at]
+    found += [
+        f"{intent.intent_id} is {intent.state}"
+        for intent in ledger.intents
+        if intent.state not in OVER and intent.role != "liveness"
+    ]
+    return found
+
+
+def _moves(account: str) -> bool:
+    return account.startswith(("held:", "spent:"))
+
+
+@asynccontextmanager
+async def chain_stage(
+    folder: Path, world: ChainWorld, *, coordinator: str = "parallelix.coordinator.__main__", **settings: Any
+) -> AsyncGenerator[ChainStage]:
+    """A stage whose coordinator runs and whose node is online. `coordinator` is the module that runs as one."""
+    await asyncio.to_thread(folder.mkdir, parents=True)
+    nursery = Nursery(coordinator, output=folder / "nursery.out")
+    stage = ChainStage(folder, world, nursery, **settings)
+    try:
+        await asyncio.to_thread(stage.prepare)
+        await stage.start()
+        stage.start_node()
+        await stage.online()
+        yield stage
+    finally:
+        await stage.aclose()
+        nursery.close()
+
+
+def steady_clients(stage: ChainStage, chance: random.Random, *, rate: float = RATE) -> Clients:
+    return Clients(stage.url, stage.keys[STEADY], rate=rate, chance=chance)
+
+
+def log_lines(path: Path, event: str) -> list[dict[str, Any]]:
+    """What a coordinator has logged under this name."""
+    lines = (line for line in path.read_text(errors="replace").splitlines() if f'"{event}"' in line)
+    return [json.loads(line) for line in lines]
