@@ -20,7 +20,7 @@ from parallelix.terminal import Console
 
 PROGRAM = "parallelix"
 COMMANDS = (
-    "login", "ask", "request", "receipt", "quote", "models", "account", "keys", "coordinator", "devnet", "chain",
+    "login", "ask", "request", "receipt", "quote", "models", "account", "keys", "wallet", "records", "coordinator", "devnet", "chain",
     "version",
 )  # fmt: skip
 LIST_LIMIT = 20
@@ -235,12 +235,19 @@ def coordinator_run(
     folder: Folder = None,
     host: Annotated[str, typer.Option("--host", metavar="HOST", help="Where to listen (127.0.0.1).")] = "",
     port: Annotated[int | None, typer.Option("--port", metavar="PORT", help="Where to listen (8400).")] = None,
+    deployment: Annotated[
+        Path | None,
+        typer.Option("--deployment", metavar="FILE", help="Run on the chain of this file of `chain deploy`."),
+    ] = None,
+    rpc: Annotated[
+        str, typer.Option("--rpc", metavar="URL", help="That chain's endpoint; better in PARALLELIX_RPC_URL.")
+    ] = "",
     json: Json = False,
 ) -> None:
     """Run a coordinator until Ctrl-C. Its log goes to standard error, its settings are in FOLDER/coordinator.toml."""
     from parallelix.client.commands.coordinator import run
 
-    run(Console.standard(json=json), folder=folder, host=host, port=port)
+    run(Console.standard(json=json), folder=folder, host=host, port=port, deployment=deployment, rpc=rpc)
 
 
 @coordinator_app.command("grant")
@@ -317,6 +324,21 @@ def chain(context: typer.Context) -> int:
     with needing("chain"):
         from parallelix.chain.cli import app as chain_app
     code = chain_app(list(context.args), prog_name=f"{PROGRAM} chain", standalone_mode=False)
+    return code if isinstance(code, int) else 0
+
+
+@app.command(
+    short_help="Deposits and stakes, by your own key: deposit, withdraw, register.",
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def wallet(context: typer.Context) -> int:
+    """Deposits and stakes of an account, by its own key, on the chain of a deployment."""
+    from parallelix.client.commands.extras import needing
+
+    with needing("chain"):
+        from parallelix.client.commands.wallet import app as wallet_app
+    code = wallet_app(list(context.args), prog_name=f"{PROGRAM} wallet", standalone_mode=False)
     return code if isinstance(code, int) else 0
 
 

@@ -9,6 +9,7 @@ import uvloop
 
 from parallelix.coordinator.app import run
 from parallelix.coordinator.logging import make_log
+from parallelix.coordinator.ports import ChainNotUsable
 from parallelix.coordinator.settings import SettingsError, load
 
 
@@ -18,10 +19,10 @@ def main(arguments: list[str]) -> int:
         return 2
     try:
         settings = load(Path(arguments[0]))
-    except SettingsError as error:
+        uvloop.run(run(settings, log=make_log(sys.stderr), on_ready=_ignore))
+    except (ChainNotUsable, SettingsError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    uvloop.run(run(settings, log=make_log(sys.stderr), on_ready=_ignore))
     return 0
 
 

@@ -12,7 +12,9 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
 
 from parallelix.coordinator import secrets as coordinator_secrets
 from parallelix.coordinator.anchor_local import LocalAnchor
@@ -22,7 +24,7 @@ from parallelix.coordinator.http.server import Server
 from parallelix.coordinator.logging import LogEvent
 from parallelix.coordinator.metrics import Metrics
 from parallelix.coordinator.operator import CLOCK_AHEAD_MS, OperatorApp
-from parallelix.coordinator.ports import Anchor, Deposits, Registry
+from parallelix.coordinator.ports import Anchor, ChainNotUsable, Deposits, Registry
 from parallelix.coordinator.registry_file import RegistryFile
 from parallelix.coordinator.service import Coordinator
 from parallelix.coordinator.settings import CoordinatorSettings
@@ -30,9 +32,13 @@ from parallelix.coordinator.store.journal import Journal
 from parallelix.coordinator.store.readers import Readers
 from parallelix.coordinator.store.rows import EnvelopeRow, PayloadRow
 from parallelix.coordinator.store.store import Store
-from parallelix.engine import catalogue, events
+from parallelix.engine import catalogue, effects, events
 from parallelix.engine.core import Engine
+from parallelix.engine.snapshot import Snapshot
 from parallelix.protocol.records import Batch
+
+if TYPE_CHECKING:
+    from parallelix.coordinator.onchain.running import ChainSide
 
 Fatal: TypeAlias = Callable[[BaseException], None]
 
@@ -60,21 +66,48 @@ async def running(
     clock: Callable[[], int] = system_clock,
     random_bytes: Callable[[int], bytes] = os.urandom,
 ) -> AsyncGenerator[Coordinator]:
-    """A coordinator that leads its store, from restore to the last commit. Serving HTTP is the caller's."""
+    """A coordinator that leads its store, from restore to the last commit. Serving HTTP is the caller's.
+
+    Raises `ChainNotUsable`, `CatalogueError`, `RegistryUnreadable`, `SecretRefused` and `StoreError` where it cannot
+    begin.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        side = await stack.enter_async_context(_on_chain(settings, log)) if settings.is_on_chain else None
+        if side is not None:
+            settings = msgspec.structs.replace(settings, chain_id=side.deployment.chain_id)
+        yield await stack.enter_async_context(
+            _leading(settings, side, log=log, on_fatal=on_fatal, clock=clock, random_bytes=random_bytes)
+        )
+
+
+def _on_chain(settings: CoordinatorSettings, log: LogEvent) -> contextlib.AbstractAsyncContextManager[ChainSide]:
+    # Only here, since a coordinator on no chain need not have what speaks to one.
+    from parallelix.coordinator.onchain.running import opened
+
+    return opened(settings, log=log)
+
+
+@asynccontextmanager
+async def _leading(
+    settings: CoordinatorSettings,
+    side: ChainSide | None,
+    *,
+    log: LogEvent,
+    on_fatal: Fatal,
+    clock: Callable[[], int],
+    random_bytes: Callable[[int], bytes],
+) -> AsyncGenerator[Coordinator]:
     own = coordinator_secrets.load_or_create(settings.folder)
     offers = catalogue.parse(settings.catalogue_path.read_text(), source=str(settings.catalogue_path))
     store = Store.open(settings.database_url)
     readers = Readers.open(settings.database_url)
     try:
         store.acquire(f"{socket.gethostname()}:{os.getpid()}")
-        registry = RegistryFile(
-            settings.registry_path,
-            poll_seconds=REGISTRY_POLL_SECONDS,
-            unreadable=lambda reason: log("registry.unreadable", {"reason": reason}),
-        )
-        registrations = await registry.load()
-        engine = Engine(settings.engine(), offers)
+        registry = _registry_file(settings, log) if side is None else None
+        registrations = await registry.load() if registry is not None else ()
+        engine = Engine(settings.engine() if side is None else side.engine_settings, offers)
         snapshot = store.load(now=clock())
+        _require_same_kind(snapshot, side)
         metrics = Metrics()
         journal = Journal(store, on_fatal=on_fatal, on_commit=metrics.committed)
         journal.start()
@@ -89,9 +122,11 @@ async def running(
             clock=clock,
             random_bytes=random_bytes,
         )
-        anchor = LocalAnchor()
-        anchoring = Anchoring(coordinator, anchor)
-        coordinator.anchor_batch, coordinator.anchor_address = anchoring.put, anchor.address
+        if side is not None:
+            works = side.join(coordinator)
+        else:
+            assert registry is not None
+            works = [_anchor_in_store(coordinator).run, partial(_follow_registry, coordinator, registry)]
         step = engine.restore(snapshot, registrations, clock(), random_bytes)
         coordinator.start(step, *await _sealed(readers, engine))
         if store.epoch > 1:
@@ -99,8 +134,7 @@ async def running(
         log("coordinator.started", {"epoch": store.epoch, "open_requests": len(engine.requests)})
         async with contextlib.AsyncExitStack() as stack:
             for work in (
-                anchoring.run,
-                partial(_follow_registry, coordinator, registry),
+                *works,
                 partial(_follow_deposits, coordinator, GrantDeposits(coordinator, readers)),
                 partial(_clean, coordinator),
                 partial(_gauge, coordinator),
@@ -141,6 +175,35 @@ async def run(settings: CoordinatorSettings, *, log: LogEvent, on_ready: Callabl
             await stopping.wait()
             coordinator.stop()
     log("coordinator.stopped", {})
+
+
+def _registry_file(settings: CoordinatorSettings, log: LogEvent) -> RegistryFile:
+    return RegistryFile(
+        settings.registry_path,
+        poll_seconds=REGISTRY_POLL_SECONDS,
+        unreadable=lambda reason: log("registry.unreadable", {"reason": reason}),
+    )
+
+
+def _anchor_in_store(coordinator: Coordinator) -> Anchoring:
+    anchor = LocalAnchor()
+    anchoring = Anchoring(coordinator, anchor)
+    coordinator.anchor_batch, coordinator.anchor_address = anchoring.put, anchor.address
+    return anchoring
+
+
+def _require_same_kind(snapshot: Snapshot, side: ChainSide | None) -> None:
+    """Batches and credits of a network on no chain have no place on one, nor the other way round."""
+    if side is None and snapshot.cursor is not None:
+        raise ChainNotUsable(
+            f"this store belongs to a network on a chain, read up to block {snapshot.cursor.block}: start it with"
+            " --deployment, or give another folder"
+        )
+    if side is not None and snapshot.cursor is None and (snapshot.batches or snapshot.records):
+        raise ChainNotUsable(
+            "this store belongs to a network on no chain, whose records no contract can anchor: start it without a"
+            " deployment file, or give another folder"
+        )
 
 
 def _calm_collector() -> None:
@@ -207,7 +270,10 @@ async def _follow_deposits(coordinator: Coordinator, deposits: Deposits) -> None
         event = events.Grant(grant_id=deposit.deposit_id, account=deposit.account, amount_wei=deposit.amount_wei)
         # A crash may have come between the ledger's commit and the source's: then it is booked already.
         if not await coordinator.readers.has_transfer(event.transfer_id):
-            await coordinator.settle(event)
+            answer = await coordinator.settle(event)
+            if isinstance(answer, effects.Refused):
+                await deposits.refused(deposit, answer.message)
+                continue
         await deposits.booked(deposit)
 
 

@@ -102,8 +102,10 @@ class GrantDeposits:
             await asyncio.sleep(POLL_SECONDS)
 
     async def booked(self, deposit: Deposit) -> None:
-        await self._answer(self._pending[deposit.deposit_id], CommandAnswer(ok=True))
-        del self._pending[deposit.deposit_id]
+        await self._answer(self._pending.pop(deposit.deposit_id), CommandAnswer(ok=True))
+
+    async def refused(self, deposit: Deposit, reason: str) -> None:
+        await self._answer(self._pending.pop(deposit.deposit_id), CommandAnswer(ok=False, message=reason))
 
     async def _apply(self, row: CommandRow) -> Deposit | None:
         try:

@@ -16,7 +16,7 @@ import uvloop
 from parallelix.coordinator import app, secrets, settings
 from parallelix.coordinator.commands import CommandAnswer, GrantCommand, KeyCommand, RevokeCommand, command_row
 from parallelix.coordinator.logging import make_log
-from parallelix.coordinator.ports import RegistryUnreadable
+from parallelix.coordinator.ports import ChainNotUsable, RegistryUnreadable
 from parallelix.coordinator.registry_file import parse as parse_registry
 from parallelix.coordinator.secrets import SecretRefused
 from parallelix.coordinator.settings import CoordinatorSettings
@@ -56,7 +56,8 @@ class LocalRefused(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """What a coordinator will start with. `address` signs its receipts."""
+    """What a coordinator will start with. `address` signs its receipts. On a chain `registrations` is 0: the contract
+    knows who is registered."""
 
     settings: CoordinatorSettings
     models: tuple[str, ...]
@@ -73,13 +74,16 @@ def prepare(folder: Path, given: dict[str, Any]) -> Prepared:
         if not chosen.catalogue_path.exists() and not chosen.catalogue_file:
             chosen.catalogue_path.write_text(CATALOGUE)
         offers = catalogue.parse(chosen.catalogue_path.read_text(), source=str(chosen.catalogue_path))
-        registry = chosen.registry_path
         return Prepared(
             settings=chosen,
             models=tuple(each.name for each in offers.models),
-            registrations=len(parse_registry(registry.read_bytes())) if registry.exists() else 0,
+            registrations=0 if chosen.is_on_chain else _registrations(chosen.registry_path),
             address=secrets.load_or_create(chosen.folder).signer.address,
         )
+
+
+def _registrations(registry: Path) -> int:
+    return len(parse_registry(registry.read_bytes())) if registry.exists() else 0
 
 
 def serve(prepared: Prepared, *, on_ready: Callable[[str], None]) -> None:
@@ -147,7 +151,7 @@ def _store(chosen: CoordinatorSettings) -> Generator[Store]:
 def _refusals() -> Generator[None]:
     try:
         yield
-    except (StoreError, CatalogueError, RegistryUnreadable, SecretRefused) as error:
+    except (ChainNotUsable, StoreError, CatalogueError, RegistryUnreadable, SecretRefused) as error:
         raise LocalRefused(str(error)) from error
     except OSError as error:
         what = error.filename or "the address to listen on"

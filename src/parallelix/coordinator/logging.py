@@ -10,7 +10,29 @@ import structlog
 
 LogEvent = Callable[[str, dict[str, Any]], None]
 
-_WARNINGS = frozenset({"attempt.rejected", "node.flagged", "node.removed", "request.failed", "registry.unreadable"})
+_WARNINGS = frozenset(
+    {
+        "anchor.failed",
+        "anchor.halted",
+        "anchor.refused",
+        "attempt.rejected",
+        "chain.failed",
+        "chain.halted",
+        "intent.failing",
+        "intent.nonce_taken",
+        "intent.refused",
+        "intent.stuck",
+        "intent.too_dear",
+        "liveness.refused",
+        "node.flagged",
+        "node.removed",
+        "registry.unreadable",
+        "request.failed",
+        "sampling.foreign",
+        "settle.refused",
+        "settle.short",
+    }
+)
 
 
 def make_log(stream: TextIO) -> LogEvent:

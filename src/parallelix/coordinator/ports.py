@@ -60,6 +60,14 @@ class Deposits(Protocol):
         """The ledger holds `deposit` durably; it need not come again."""
         ...
 
+    async def refused(self, deposit: Deposit, reason: str) -> None:
+        """The ledger does not take `deposit`, for this reason; it need not come again."""
+        ...
+
+
+class ChainNotUsable(Exception):
+    """The chain that the settings name, or what is needed to speak to it, cannot be used; the message says why."""
+
 
 class RegistryUnreadable(Exception):
     """The registry cannot be read or holds something that is no registration; the message says where."""

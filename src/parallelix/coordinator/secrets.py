@@ -43,6 +43,11 @@ def _derived(storage_key: bytes, purpose: bytes) -> bytes:
     return HKDF(algorithm=hashes.SHA256(), length=KEY_BYTES, salt=None, info=purpose).derive(storage_key)
 
 
+def sampling_key(folder: Path) -> bytes:
+    """The secret of the first sampling epoch, made on first use. The anchor holds its hash, so it is never replaced."""
+    return _load_or_create(folder / "sampling.key")
+
+
 def _load_or_create(path: Path) -> bytes:
     """Thirty-two random bytes as hex. A file that exists is never replaced: what it sealed would be lost with it."""
     with suppress(FileExistsError):

@@ -12,7 +12,7 @@ import hashlib
 import hmac
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -37,13 +37,17 @@ from parallelix.engine.core import Engine, Step
 from parallelix.engine.entities import ApiKey, Request
 from parallelix.engine.ledger import available
 from parallelix.engine.rows import KeyRow, RequestRow, Row
+from parallelix.points import reached
 from parallelix.protocol import envelope, requests, work
-from parallelix.protocol.accounts import Scope
+from parallelix.protocol.accounts import ClearanceView, Scope
 from parallelix.protocol.canonical import encode
 from parallelix.protocol.encoding import from_hex, to_base64url
 from parallelix.protocol.messages import Cancellation, Rejection, Result, ResultDetail, Work
 from parallelix.protocol.records import Batch
 from parallelix.protocol.work import Entry, Payload
+
+if TYPE_CHECKING:
+    from parallelix.chain.rpc import Rpc
 
 __all__ = ["Coordinator", "Created", "Delta", "Ended", "Outcome", "Position", "Progress", "Restarted", "StreamItem"]
 
@@ -82,6 +86,9 @@ class Coordinator(Reading):
         self.signed_after = 0
         """A node's call that was signed at this time or before is refused: an earlier process may have taken it."""
         self.anchor_batch: Callable[[Batch], None] = _no_anchor
+        self.sign_clearance: Callable[[effects.ClearanceGranted], ClearanceView] = _no_settler
+        self.rpc: Rpc | None = None
+        """The chain's endpoint, for reads; None where the network is on no chain."""
         self.stopping = False
         self.streams: set[asyncio.Task[Any]] = set()
         """The calls in which nodes are streaming."""
@@ -655,6 +662,15 @@ class Coordinator(Reading):
     async def revoke_key(self, key_id: str) -> None:
         await self.settle(events.KeyRevoked(key_id=key_id))
 
+    async def grant_clearance(self, account: str, amount_wei: int) -> ClearanceView:
+        """Freezes the amount for the account's withdrawal, and signs it. Only on a chain; raises `ApiError`."""
+        answer = await self.settle(events.ClearanceAsked(account=account, amount_wei=amount_wei))
+        if isinstance(answer, effects.Refused):
+            raise api_error(answer)
+        assert isinstance(answer, effects.ClearanceGranted), answer
+        reached("clearance.granted")
+        return self.sign_clearance(answer)
+
     def forget_keys(self, keys: Sequence[ApiKey]) -> None:
         """Drops keys that are over from memory and from the store."""
         self.keyring.drop(keys)
@@ -742,6 +758,10 @@ def _complete(feed: Feed, verdict: validator.Verified) -> None:
         rest = (Entry(missing),) if missing else ()
     if rest:
         feed.add(rest)
+
+
+def _no_settler(granted: effects.ClearanceGranted) -> ClearanceView:
+    raise AssertionError(f"a clearance for {granted.account} was granted, but nobody signs any")
 
 
 def _no_anchor(batch: Batch) -> None:

@@ -129,6 +129,8 @@ class CoordinatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
             restart_grace_ms=_ms(self.restart_grace_seconds),
             batch_ms=_ms(self.batch_seconds),
             batch_records_max=self.batch_records_max,
+            clearance_ms=_ms(self.clearance_seconds),
+            chain_stale_ms=_ms(self.chain_stale_seconds),
         )
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,16 +39,27 @@ class Limits:
     days: int
 
 
-def run(console: Console, *, folder: Path | None, host: str, port: int | None) -> None:
+def run(
+    console: Console, *, folder: Path | None, host: str, port: int | None, deployment: Path | None, rpc: str
+) -> None:
     with needing("coordinator"):
         from parallelix.coordinator import local
 
-    given: dict[str, Any] = {name: value for name, value in (("host", host), ("port", port)) if value not in ("", None)}
+    asked = {
+        "host": host,
+        "port": port,
+        "deployment_file": str(deployment.expanduser().absolute()) if deployment else "",
+        "rpc_url": rpc,
+    }
+    given: dict[str, Any] = {name: value for name, value in asked.items() if value not in ("", None)}
     chosen = _folder(folder)
     if chosen == _default_folder():
         configs.make_folder()
     with _refusals():
         prepared = local.prepare(chosen, given)
+        if prepared.settings.is_on_chain:
+            with needing("chain"):
+                import_module("parallelix.coordinator.onchain.running")
 
         def ready(url: str) -> None:
             answer = answers.RunAnswer(
@@ -69,9 +81,14 @@ def print_running(console: Console, answer: answers.RunAnswer, settings: Coordin
     console.fact("folder", configs.shown(settings.folder), label_columns=columns)
     console.fact("signs as", answer.coordinator, label_columns=columns)
     console.fact("models", ", ".join(answer.models) or "none", label_columns=columns)
-    console.fact("nodes", f"{answer.registrations} registered", label_columns=columns)
+    if settings.is_on_chain:
+        console.fact("chain", configs.shown(Path(settings.deployment_file)), label_columns=columns)
+    else:
+        console.fact("nodes", f"{answer.registrations} registered", label_columns=columns)
     if not answer.models:
         console.warn(f"offers nothing yet: list models in {configs.shown(settings.catalogue_path)}, start again")
+    if settings.is_on_chain:
+        return
     if not answer.registrations:
         console.warn(f"knows no node yet: register some in {configs.shown(settings.registry_path)}")
     place = "" if settings.folder == _default_folder() else f" --folder {configs.shown(settings.folder)}"
