@@ -44,14 +44,14 @@ class Fees:
 class Rpc:
     """One endpoint. Every method raises `ChainUnreachable` or `RpcRefused` where it gets no proper answer."""
 
-    def __init__(self, url: str, *, tries: int = TRIES) -> None:
+    def __init__(self, url: str, *, tries: int = TRIES, request_seconds: float = REQUEST_SECONDS) -> None:
         if not url.startswith(("http://", "https://")):
             raise BadArgument("rpc", f"{url[:80]!r} is no http:// or https:// URL of an Ethereum JSON-RPC endpoint")
         # Hosted endpoints carry the customer's key in path or user name, which no message may show.
         parts = urlsplit(url)
         self.name = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
         retries = ExceptionRetryConfiguration(errors=(aiohttp.ClientError, TimeoutError), retries=tries)
-        timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
+        timeout = aiohttp.ClientTimeout(total=request_seconds)
         self._provider = AsyncHTTPProvider(
             url, request_kwargs={"timeout": timeout}, exception_retry_configuration=retries
         )
@@ -219,8 +219,10 @@ class Rpc:
 
 
 @asynccontextmanager
-async def connected(url: str, *, tries: int = TRIES) -> AsyncGenerator[Rpc]:
-    rpc = Rpc(url, tries=tries)
+async def connected(
+    url: str, *, tries: int = TRIES, request_seconds: float = REQUEST_SECONDS
+) -> AsyncGenerator[Rpc]:
+    rpc = Rpc(url, tries=tries, request_seconds=request_seconds)
     try:
         yield rpc
     finally:

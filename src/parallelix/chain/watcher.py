@@ -295,15 +295,16 @@ class _Reader:
         logs, last = await self._windows(first, last, logs_max=logs_max)
         if last != before.number:
             before = await self.rpc.block(last)
-        blocks = await self._blocks_of(logs)
+        numbers = sorted({log.block_number for log in logs})
+        blocks = dict(zip(numbers, await answers([partial(self.rpc.block, each) for each in numbers]), strict=True))
         after = await self.rpc.block(last)
-        if blocks is None or before is None or before != after:
+        if before is None or before != after:
             return None
         return _Read(
             parent_hash=beginning.parent_hash,
             last=before,
             happened=_decoded(logs, self._wanted),
-            times={number: block.time for number, block in blocks.items()},
+            times=_times(logs, blocks),
         )
 
     async def happened(self, wanted: _Wanted, first: int, last: int) -> tuple[Happened, ...]:
@@ -312,22 +313,24 @@ class _Reader:
     async def _windows(self, first: int, last: int, *, logs_max: int) -> tuple[list[Log], int]:
         """Logs, and the last block that was reached. As many blocks at once as the endpoint bears."""
         found: list[Log] = []
-        halvings = 0
-        while first <= last:
+        refused = 0
+        while first <= last and len(found) < logs_max:
             until = min(last, first + self._window - 1)
             try:
-                logs = await self._logs(self._wanted, first, until)
-            except (RpcRefused, ChainUnreachable) as error:
-                self._window = max(1, (until - first + 1) // 2)
-                halvings += 1
-                if until == first or halvings > HALVINGS_MAX or isinstance(error, ChainUnreachable):
+                found += await self._logs(self._wanted, first, until)
+            except ChainUnreachable:
+                # It may have been too much to answer in time.
+                self._window = max(1, self._window // 2)
+                raise
+            except RpcRefused:
+                refused += 1
+                if until == first or refused > HALVINGS_MAX:
                     raise
-                continue
-            found += logs
-            first = until + 1
+                self._window = (until - first + 1) // 2
+            else:
+                first = until + 1
+        if not refused:
             self._window = min(SPAN_BLOCKS_MAX, self._window + self._window // 4 + 1)
-            if len(found) >= logs_max:
-                break
         return found, first - 1
 
     async def _logs(self, wanted: _Wanted, first: int, last: int) -> list[Log]:
@@ -336,19 +339,6 @@ class _Reader:
         if len(logs) > LOGS_MAX:
             raise RpcRefused(f"{self.rpc.name}: {len(logs)} logs in blocks {first} to {last}, at most {LOGS_MAX}")
         return checked(logs, wanted, first_block=first, last_block=last)
-
-    async def _blocks_of(self, logs: Sequence[Log]) -> dict[int, Block] | None:
-        """The blocks in which logs stand. None when one is missing; raises `LogRefused` where the hashes differ."""
-        hashes = {log.block_number: log.block_hash for log in logs}
-        found = await answers([partial(self.rpc.block, number) for number in hashes])
-        blocks: dict[int, Block] = {}
-        for (number, expected_hash), block in zip(hashes.items(), found, strict=True):
-            if block is None:
-                return None
-            if block.hash != expected_hash:
-                raise LogRefused(f"block {number}", f"its hash is {block.hash}, its logs say {expected_hash}")
-            blocks[number] = block
-        return blocks
 
 
 def checked(logs: Iterable[Log], wanted: _Wanted, *, first_block: int, last_block: int) -> list[Log]:
@@ -368,6 +358,18 @@ def checked(logs: Iterable[Log], wanted: _Wanted, *, first_block: int, last_bloc
         if one.block_hash != two.block_hash:
             raise LogRefused(_name(one), f"its block is {one.block_hash}, that of {_name(two)} is {two.block_hash}")
     return ordered
+
+
+def _times(logs: Iterable[Log], blocks: Mapping[int, Block | None]) -> dict[int, int]:
+    """Of the blocks in which logs stand. Raises `LogRefused` where a block is another one than its log says."""
+    times: dict[int, int] = {}
+    for log in logs:
+        block = blocks[log.block_number]
+        if block is None or block.hash != log.block_hash:
+            found = "missing" if block is None else block.hash
+            raise LogRefused(_name(log), f"its block is {found}, by the log it is {log.block_hash}")
+        times[block.number] = block.time
+    return times
 
 
 def _decoded(logs: Iterable[Log], wanted: _Wanted) -> tuple[Happened, ...]:
