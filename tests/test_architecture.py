@@ -44,12 +44,14 @@ PURE = {"protocol", "engine"}
 REACHING_OUT = {"getenv", "input", "now", "open", "print", "today", "urandom", "utcnow"}
 GUESSABLE_CHANCE_ALLOWED = {"node/backoff.py"}
 """Jitter between tries is no secret."""
+ON_CHAIN = "coordinator/onchain/"
 EXTRAS: dict[str, set[str]] = {
     "protocol": set(),
     "client": set(),
     "node": {"node", "embedded"},
     "engine": {"coordinator"},
     "coordinator": {"coordinator"},
+    "coordinator/onchain": {"coordinator", "chain"},
     "console": {"coordinator"},
     "chain": {"chain"},
     "devnet": {"coordinator", "node", "embedded", "chain"},
@@ -115,6 +117,17 @@ def wrong_direction(path: str, source: str) -> list[str]:
     return found
 
 
+def heavy(path: str, source: str) -> list[str]:
+    """What speaks to a chain, loaded by a coordinator that is on none and need not have it installed."""
+    if not path.startswith("coordinator/") or path.startswith(ON_CHAIN):
+        return []
+    return [
+        f"{path}:{each.line} imports {each.module}"
+        for each in imports_of(source, package_of(path))
+        if not each.late and f"{each.module}.".startswith(("parallelix.chain.", "parallelix.coordinator.onchain."))
+    ]
+
+
 def impure(path: str, source: str) -> list[str]:
     """What a pure module reaches for of the world, the clock or chance."""
     if path.split("/", maxsplit=1)[0] not in PURE:
@@ -169,8 +182,8 @@ def distributions_by_module() -> dict[str, set[str]]:
 
 def undeclared(path: str, source: str) -> list[str]:
     """Imports of libraries that this part's users have not installed."""
-    part = path.split("/", maxsplit=1)[0]
-    there = distributions_of(frozenset(EXTRAS.get(part, set())))
+    part, folder = path.split("/", maxsplit=1)[0], path.rpartition("/")[0]
+    there = distributions_of(frozenset(EXTRAS.get(folder, EXTRAS.get(part, set()))))
     found: list[str] = []
     for each in imports_of(source, package_of(path)):
         top = each.module.split(".")[0]
@@ -181,7 +194,7 @@ def undeclared(path: str, source: str) -> list[str]:
     return found
 
 
-RULES = {rule.__name__: rule for rule in (wrong_direction, impure, guessable, undeclared)}
+RULES = {rule.__name__: rule for rule in (wrong_direction, heavy, impure, guessable, undeclared)}
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -245,6 +258,8 @@ def module_name(path: str) -> str:
         ("wrong_direction", "client/cli.py", "from parallelix.devnet import up"),
         ("wrong_direction", "client/cli.py", "def f():\n    from parallelix.node import keys"),
         ("wrong_direction", "__init__.py", "from parallelix.protocol import ids"),
+        ("heavy", "coordinator/x.py", "from parallelix.chain.rpc import Rpc"),
+        ("heavy", "coordinator/http/x.py", "from parallelix.coordinator.onchain import running"),
         ("impure", "engine/x.py", "import asyncio"),
         ("impure", "engine/x.py", "import sqlalchemy.sql"),
         ("impure", "engine/x.py", "def f():\n    import sqlite3"),
