@@ -584,3 +584,58 @@ async def test_a_result_that_fails_verification_is_charged_to_nobody_and_goes_el
         view = await fresh.coordinator.view(fresh.key, unit.unit.unit_id)
         assert (view.state, view.result is not None and view.result.text) == ("completed", CONTENT.text)
         assert (await node.return_(node.result(unit))).json()["accepted"] is False
+
+
+# Uptime ---------------------------------------------------------------------------------------------------------------
+
+REFUSED = (409, "receipt_refused")
+
+
+def proof_of(on: Scene, *, node_id: int | None = None, age_ms: int = 0, **changes: Any) -> messages.UptimeProof:
+    """One that the coordinator signed for the first node, in every point that is not given otherwise."""
+    node = on.first
+    unix_ms = node.now() - age_ms
+    text = signing.receipt_text(CHAIN_ID, node_id or node.node_id, node.session, unix_ms)
+    signature = to_hex(on.coordinator.secrets.signer.sign(text))
+    proof = messages.UptimeProof(session=node.session, unix_ms=unix_ms, signature=signature)
+    return msgspec.structs.replace(proof, **changes)
+
+
+async def restore(on: Scene, *proofs: messages.UptimeProof) -> tuple[int, str]:
+    body = messages.RestoreUptime(proofs=proofs)
+    return await changes_nothing(on, on.first.post("uptime", body, on.first.headers("uptime")))
+
+
+HOUR_MS = 3_600_000
+
+
+async def test_a_receipt_that_is_not_ours_of_this_node_and_of_late_restores_nothing(on: Scene) -> None:
+    good = proof_of(on, age_ms=HOUR_MS)
+    stranger = to_hex(signing.NodeKey.generate().sign("parallelix"))
+    refused = {
+        "signed by nobody we know": msgspec.structs.replace(good, signature=stranger),
+        "another node's": proof_of(on, node_id=on.second.node_id, age_ms=HOUR_MS),
+        "of another session": msgspec.structs.replace(good, session="ab" * 16),
+        "of another time": msgspec.structs.replace(good, unix_ms=good.unix_ms + 1),
+        "too old": proof_of(on, age_ms=4 * HOUR_MS + 10_000),
+        "of tomorrow": proof_of(on, age_ms=-24 * HOUR_MS),
+        "its twin in another form": msgspec.structs.replace(good, signature=with_high_s(good.signature)),
+    }
+    for name, proof in refused.items():
+        assert await restore(on, good, proof) == REFUSED, name
+    uptime = on.coordinator.engine.uptime
+    assert uptime.is_open(on.first.node_id, good.unix_ms // 10_000), "one bad receipt spoils the call"
+
+
+async def test_more_receipts_than_of_ten_minutes_are_malformed(on: Scene) -> None:
+    proof = proof_of(on)
+    assert await restore(on, *[proof] * (messages.UPTIME_PROOFS_MAX + 1)) == MALFORMED
+    assert await changes_nothing(on, on.first.post("uptime", b"[]", on.first.headers("uptime"))) == MALFORMED
+
+
+async def test_receipts_are_taken_from_the_node_itself_only(on: Scene) -> None:
+    body = messages.RestoreUptime(proofs=(proof_of(on),))
+    others = on.second.headers("uptime") | {messages.HEADER_NODE: str(on.first.node_id)}
+    assert (await changes_nothing(on, on.first.post("uptime", body, others)))[0] == 401
+    for_a_heartbeat = on.first.headers("heartbeat")
+    assert await changes_nothing(on, on.first.post("uptime", body, for_a_heartbeat)) == BAD_SIGNATURE

@@ -32,7 +32,7 @@ ApiError
 └── OperatorRefusal                    what only a node is told
     ├── NodeUnauthorised 401           bad_signature, stale_time, unknown_session
     ├── NodeForbidden 403              not_staked, in_cooldown, key_mismatch, not_your_attempt
-    ├── NodeConflict 409               tier_mismatch, stream_offset
+    ├── NodeConflict 409               tier_mismatch, stream_offset, receipt_refused
     └── AttemptClosed 410              attempt_closed
 
 `docs/errors.md` is the same table for readers; a test holds the two together.
@@ -251,7 +251,7 @@ class NodeForbidden(OperatorRefusal):
 
 class NodeConflict(OperatorRefusal):
     status = 409
-    codes = ("tier_mismatch", "stream_offset")
+    codes = ("tier_mismatch", "stream_offset", "receipt_refused")
 
 
 class AttemptClosed(OperatorRefusal):

@@ -1,5 +1,5 @@
-"""The six calls of a node, as plain ASGI: they are most of what a coordinator does, so nothing stands between them and
-the socket.
+"""The seven calls of a node, as plain ASGI: they are most of what a coordinator does, so nothing stands between them
+and the socket.
 
 Each is authenticated before anything is decided, costs at most one engine step, and is answered after the commit that
 holds what it says.
@@ -20,6 +20,7 @@ from parallelix.coordinator.live import LiveAttempt, LiveSession
 from parallelix.coordinator.room import Room
 from parallelix.coordinator.service import Coordinator, api_error
 from parallelix.engine import effects, events
+from parallelix.engine.uptime import SLOT_MS, oldest_slot
 from parallelix.protocol import envelope, messages, signing, work
 from parallelix.protocol.canonical import decode_json
 from parallelix.protocol.encoding import from_base64url, from_hex, to_hex
@@ -65,6 +66,7 @@ class OperatorApp:
             ("POST", "ack"): self._acknowledge,
             ("POST", "result"): self._result,
             ("POST", "heartbeat"): self._heartbeat,
+            ("POST", "uptime"): self._restore_uptime,
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -320,10 +322,52 @@ class OperatorApp:
                 slot=answer.slot,
                 credited=answer.credited,
                 server_time=coordinator.clock(),
+                started_at=coordinator.started_at,
                 signature=to_hex(coordinator.secrets.signer.sign(text)),
             )
         )
         coordinator.metrics.heartbeats.inc()
+
+    async def _restore_uptime(self, call: Call) -> None:
+        coordinator = self._coordinator
+        body = await call.body(messages.OPERATOR_BODY_BYTES_MAX, self._small_room)
+        proofs = decode_json(body, messages.RestoreUptime).proofs
+        session = self._session(call)
+        self._check_time(call, session, "uptime", session.last_time)
+        # The whole fleet comes with its receipts after a restart, and most prove what was never lost.
+        uptime = coordinator.engine.uptime
+        lost = [proof for proof in proofs if uptime.is_open(session.node_id, proof.unix_ms // SLOT_MS)]
+        for proof in lost:
+            self._check_proof(session.node_id, proof)
+        # As with a heartbeat: the receipts are what makes it durable.
+        answer, _ = coordinator.step(
+            events.UptimeRestored(node_id=session.node_id, slots=tuple(proof.unix_ms // SLOT_MS for proof in lost))
+        )
+        if isinstance(answer, effects.Refused):
+            raise api_error(answer)
+        assert isinstance(answer, effects.SlotsRestored), answer
+        await call.answer(messages.UptimeRestored(credited=answer.credited, server_time=coordinator.clock()))
+
+    def _check_proof(self, node_id: int, proof: messages.UptimeProof) -> None:
+        """Raises `NodeConflict` unless we signed it for this node, in the hours that we keep."""
+        coordinator = self._coordinator
+        now = coordinator.clock()
+        if not oldest_slot(now) <= proof.unix_ms // SLOT_MS <= now // SLOT_MS:
+            raise errors.NodeConflict(
+                f"receipt of {proof.unix_ms}: must lie between {oldest_slot(now) * SLOT_MS} and {now}; send those of "
+                "the last ten minutes",
+                code="receipt_refused",
+            )
+        text = signing.receipt_text(coordinator.settings.chain_id, node_id, proof.session, proof.unix_ms)
+        signature = from_hex(proof.signature, name="signature", length_bytes=signing.SIGNATURE_BYTES)
+        try:
+            signing.require_signer(text, signature, coordinator.secrets.signer.public_key)
+        except BadSignature:
+            raise errors.NodeConflict(
+                f"receipt of {proof.unix_ms}: not signed by this coordinator for node {node_id} in session "
+                f"{proof.session}; send only this node's own receipts",
+                code="receipt_refused",
+            ) from None
 
     # Who calls --------------------------------------------------------------------------------------------------------
 

@@ -39,16 +39,18 @@ class Uptime:
         self._changed.add(place)
         return slot, True
 
+    def is_open(self, node_id: int, slot: int) -> bool:
+        """Neither credited nor voided."""
+        place, bit = (node_id, slot // SLOTS_PER_HOUR), 1 << slot % SLOTS_PER_HOUR
+        return not (self._credited.get(place, 0) | self._voided.get(place, 0)) & bit
+
     def restore_slots(self, node_id: int, slots: Iterable[int]) -> int:
         """Credits slots that were lost; gives how many. One that is voided, or was credited already, is passed over."""
         restored = 0
         for slot in slots:
-            place, bit = (node_id, slot // SLOTS_PER_HOUR), 1 << slot % SLOTS_PER_HOUR
-            known = self._credited.get(place, 0)
-            if not (known | self._voided.get(place, 0)) & bit:
-                self._credited[place] = known | bit
-                self._changed.add(place)
+            if self.is_open(node_id, slot):
                 restored += 1
+                self.credit(node_id, slot * SLOT_MS)
         return restored
 
     def void(self, node_id: int, since_ms: int, until_ms: int) -> int:

@@ -1,4 +1,7 @@
-"""Heartbeats: every ten seconds on the coordinator's clock, whatever else the node does, each kept with its receipt."""
+"""Heartbeats: every ten seconds on the coordinator's clock, whatever else the node does, each kept with its receipt.
+
+A coordinator that was started anew may have lost the slots of its last minute: it is sent the receipts of the last ten.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,14 @@ from contextlib import suppress
 
 from parallelix.node.events import Reporter
 from parallelix.node.life import Life
-from parallelix.node.link import Link, NotBacked, Refused
+from parallelix.node.link import Link, NotBacked, Refused, SessionUnknown, StaleTime, Unavailable
 from parallelix.node.session import Session
 from parallelix.node.uptime_log import UptimeLog
 from parallelix.protocol import messages, signing
 from parallelix.protocol.encoding import from_hex
 from parallelix.protocol.errors import ProtocolError
 
+RESTORED_MS = 600_000
 _SPREAD = 2654435761
 """Knuth's multiplicative hash: neighbouring node ids beat at different times."""
 
@@ -45,6 +49,7 @@ class Heart:
         self._uptime_log = uptime_log
         self._reporter = reporter
         self._now = asyncio.Event()
+        self._restored_to: int | None = None
 
     def beat_soon(self) -> None:
         self._now.set()
@@ -63,6 +68,8 @@ class Heart:
             else:
                 self._life.beat()
                 self._keep(receipt)
+                if receipt.started_at != self._restored_to:
+                    await self._restore(receipt)
                 (self.told_paused.set if heartbeat.paused else self.told_paused.clear)()
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._seconds_to_next()):
@@ -84,6 +91,27 @@ class Heart:
         except OSError as error:
             self._reporter.tell("receipt.lost", level="warning", slot=receipt.slot, reason=error.strerror or "disk")
 
+    async def _restore(self, newest: messages.UptimeReceipt) -> None:
+        """Sends the last receipts to a coordinator that has started since. Raises `NotBacked`."""
+        try:
+            receipts = self._uptime_log.recent(newest.unix_ms - RESTORED_MS)
+            answer = await self._link.restore_uptime(tuple(_proof(each) for each in receipts if self._is_ours(each)))
+        except NotBacked:
+            raise
+        except (Unavailable, SessionUnknown, StaleTime):
+            # With the next heartbeat, then.
+            return
+        except (Refused, OSError) as error:
+            self._reporter.tell("receipts.refused", level="warning", reason=str(error))
+        else:
+            if answer.credited:
+                self._reporter.tell("receipts.restored", slots=answer.credited)
+        self._restored_to = newest.started_at
+
+    def _is_ours(self, receipt: messages.UptimeReceipt) -> bool:
+        """A home may have served another node id, or another coordinator, before."""
+        return receipt.node_id == str(self._node_id) and self._is_genuine(receipt)
+
     def _is_genuine(self, receipt: messages.UptimeReceipt) -> bool:
         text = signing.receipt_text(self._chain_id, self._node_id, receipt.session, receipt.unix_ms)
         try:
@@ -92,3 +120,7 @@ class Heart:
         except ProtocolError:
             return False
         return signing.checksum_address(signer).lower() == self._session.facts.coordinator.lower()
+
+
+def _proof(receipt: messages.UptimeReceipt) -> messages.UptimeProof:
+    return messages.UptimeProof(session=receipt.session, unix_ms=receipt.unix_ms, signature=receipt.signature)

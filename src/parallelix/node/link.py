@@ -158,6 +158,10 @@ class Link:
         self._learn(receipt.server_time, started)
         return receipt
 
+    async def restore_uptime(self, proofs: tuple[messages.UptimeProof, ...]) -> messages.UptimeRestored:
+        body = msgspec.json.encode(messages.RestoreUptime(proofs=proofs))
+        return _decode(await self._signed("POST", "/uptime", "uptime", body=body), messages.UptimeRestored)
+
     async def result(self, body: bytes, *, attempt_id: str, proven: bool) -> messages.ResultAnswer:
         """Returns an attempt. A body without a proof of its own is vouched for by the headers."""
         if proven:

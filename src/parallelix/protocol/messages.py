@@ -28,6 +28,9 @@ FRAME_BYTES_MAX = 256 * 1024
 """One sealed delta: a few tokens with twenty alternatives each are a few KiB."""
 OPERATOR_BODY_BYTES_MAX = 256 * 1024
 """Attach, heartbeat and acknowledgement bodies."""
+UPTIME_PROOFS_MAX = 60
+"""Those of ten minutes. A coordinator writes slots each minute, so a crash loses no more than two; checking a signature
+takes it a tenth of a millisecond."""
 
 HEADER_NODE = "x-parallelix-node"
 HEADER_SESSION = "x-parallelix-session"
@@ -130,7 +133,10 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UptimeReceipt(msgspec.Struct, frozen=True, kw_only=True):
-    """`signature` is the coordinator's over `signing.receipt_text`; the operator keeps it."""
+    """`signature` is the coordinator's over `signing.receipt_text`; the operator keeps it.
+
+    `started_at` is when the coordinator started: another one than before may have lost slots, which `RestoreUptime`
+    brings back."""
 
     node_id: NodeText
     session: ShortText
@@ -138,7 +144,29 @@ class UptimeReceipt(msgspec.Struct, frozen=True, kw_only=True):
     slot: Count
     credited: bool
     server_time: Count
+    started_at: Count = 0
     signature: Annotated[str, Meta(max_length=256)]
+
+
+class UptimeProof(msgspec.Struct, frozen=True, kw_only=True):
+    """What is countersigned in an `UptimeReceipt` of the calling node."""
+
+    session: Annotated[str, whole("[0-9a-f]{32}")]
+    unix_ms: Count
+    signature: Annotated[str, whole("0x[0-9a-f]{130}")]
+
+
+class RestoreUptime(msgspec.Struct, frozen=True, kw_only=True):
+    """Receipts of the node's last heartbeats, sent again to a coordinator that may have lost their slots."""
+
+    proofs: Annotated[tuple[UptimeProof, ...], Meta(max_length=UPTIME_PROOFS_MAX)]
+
+
+class UptimeRestored(msgspec.Struct, frozen=True, kw_only=True):
+    """`credited` is how many slots were lost and are credited again."""
+
+    credited: int
+    server_time: Count
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):

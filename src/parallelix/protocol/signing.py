@@ -19,7 +19,7 @@ SIGNATURE_BYTES = 65
 CURVE_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 HALF_ORDER = CURVE_ORDER // 2
 
-TimedPurpose: TypeAlias = Literal["heartbeat", "inbox", "ack", "stream"]
+TimedPurpose: TypeAlias = Literal["heartbeat", "inbox", "ack", "stream", "uptime"]
 
 
 def keccak256(data: bytes) -> bytes:

@@ -90,6 +90,9 @@ class ScriptedCoordinator:
         self.calls: list[str] = []
         self.polls: list[int] = []
         self.heartbeats: list[messages.Heartbeat] = []
+        self.started_at = 1
+        self.restored: list[tuple[messages.UptimeProof, ...]] = []
+        """The receipts that the node sent again, call by call."""
         self.refusals: list[str] = []
         self.broken: list[str] = []
         """What a node must never do; a test ends by asserting that it is empty."""
@@ -128,6 +131,7 @@ class ScriptedCoordinator:
         app.router.add_post("/api/operator/stream/{attempt}", self._wrapped("stream", self._stream))
         app.router.add_post("/api/operator/result", self._wrapped("result", self._result))
         app.router.add_post("/api/operator/heartbeat", self._wrapped("heartbeat", self._heartbeat))
+        app.router.add_post("/api/operator/uptime", self._wrapped("uptime", self._restore_uptime))
         self._runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self.port)
@@ -148,6 +152,7 @@ class ScriptedCoordinator:
         """What a kill -9 and a start do: every connection and every session is gone."""
         await self.stop()
         self.session = ""
+        self.started_at += 1
         self._last_times.clear()
         await asyncio.sleep(down_seconds)
         await self.start()
@@ -460,9 +465,21 @@ class ScriptedCoordinator:
                 slot=stamp // 10_000,
                 credited=True,
                 server_time=self.now_ms(),
+                started_at=self.started_at,
                 signature=to_hex(self.key.sign(text)),
             )
         )
+
+    async def _restore_uptime(self, request: web.Request) -> Answer:
+        self._refuse_if_told()
+        self._require_signed(request, "uptime")
+        proofs = msgspec.json.decode(await request.read(), type=messages.RestoreUptime).proofs
+        for proof in proofs:
+            text = signing.receipt_text(CHAIN_ID, self.node_id, proof.session, proof.unix_ms)
+            signature = from_hex(proof.signature, name="signature", length_bytes=65)
+            signing.require_signer(text, signature, self.key.public_key)
+        self.restored.append(proofs)
+        return _json(messages.UptimeRestored(credited=len(proofs), server_time=self.now_ms()))
 
     # Checks
 

@@ -10,7 +10,7 @@ import signal
 import msgspec
 import pytest
 from running_daemon import StartDaemon
-from scripted_coordinator import CHAIN_ID, Handed, ScriptedCoordinator
+from scripted_coordinator import CHAIN_ID, Handed, Lie, ScriptedCoordinator
 from scripted_runtime import MODEL, ScriptedRuntime
 
 from parallelix.node.runtimes import base
@@ -236,6 +236,41 @@ async def test_heartbeats_go_on_beside_work_and_each_leaves_a_receipt(
         text = signing.receipt_text(CHAIN_ID, coordinator.node_id, receipt.session, receipt.unix_ms)
         signature = from_hex(receipt.signature, name="signature", length_bytes=65)
         signing.require_signer(text, signature, coordinator.key.public_key)
+
+
+async def test_a_coordinator_that_started_anew_is_sent_the_last_receipts_once(
+    coordinator: ScriptedCoordinator, start_daemon: StartDaemon
+) -> None:
+    async with start_daemon() as daemon:
+        await coordinator.until(lambda: len(coordinator.heartbeats) > 2)
+        (first,) = coordinator.restored
+        sent = {(proof.session, proof.unix_ms // 10_000) for proof in first}
+        assert len(sent) == len(first) > 0, "one for each slot"
+        await coordinator.restart()
+        beats = len(coordinator.heartbeats)
+        await coordinator.until(lambda: len(coordinator.heartbeats) > beats + 2)
+        _, again = coordinator.restored
+        assert {proof.unix_ms // 10_000 for proof in again} >= {proof.unix_ms // 10_000 for proof in first}
+        assert daemon.named("receipts.restored")
+
+
+async def test_a_coordinator_that_takes_no_receipts_is_asked_once_and_the_node_serves_on(
+    coordinator: ScriptedCoordinator, start_daemon: StartDaemon
+) -> None:
+    refusal = Lie(body=b'{"error":"not_found","message":"there is no such call"}', status=404)
+    coordinator.lies["uptime"].append(refusal)
+    async with start_daemon() as daemon:
+        await coordinator.until(lambda: len(coordinator.heartbeats) > 3)
+        assert len(daemon.named("receipts.refused")) == 1 and coordinator.restored == []
+
+
+async def test_receipts_that_did_not_get_through_are_sent_with_the_next_heartbeat(
+    coordinator: ScriptedCoordinator, start_daemon: StartDaemon
+) -> None:
+    coordinator.fail("uptime", "503")
+    coordinator.fail("uptime", "cut")
+    async with start_daemon():
+        await coordinator.until(lambda: bool(coordinator.restored))
 
 
 async def test_a_receipt_that_the_coordinator_did_not_sign_is_not_kept(

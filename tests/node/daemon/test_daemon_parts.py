@@ -18,6 +18,7 @@ from parallelix.node.events import short
 from parallelix.node.output import FRAME_PLAIN_BYTES_MAX, Output, OutputFull
 from parallelix.node.private_text import WITHHELD, private_texts_of, without_private_text
 from parallelix.node.uptime_log import UptimeLog
+from parallelix.protocol import messages
 from parallelix.protocol.messages import UptimeReceipt
 from parallelix.protocol.work import Entry, Message, Payload, Sampling, decode_entries, encode_entries
 
@@ -160,3 +161,28 @@ def test_a_receipt_file_that_is_a_link_is_refused(tmp_path: Path) -> None:
     (tmp_path / "receipts.jsonl").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OSError, match="receipts"):
         UptimeLog(tmp_path).append(receipt(1))
+
+
+def test_the_receipts_of_the_last_slots_are_found_again_one_for_each_over_a_rotation_and_bad_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uptime_log, "FILE_BYTES_MAX", 1000)
+    log = UptimeLog(tmp_path)
+    assert log.recent(0) == []
+    for slot in range(9):
+        log.append(receipt(slot))
+        log.append(receipt(slot))
+        if slot == 6:
+            with (tmp_path / "receipts.jsonl").open("ab") as file:
+                file.write(b'{"torn\n\xff\n{}\n')
+    log.close()
+    assert (tmp_path / "receipts.1.jsonl").exists()
+    assert [found.slot for found in log.recent(5)] == [5, 6, 7, 8]
+
+
+def test_no_more_receipts_are_found_than_may_be_sent(tmp_path: Path) -> None:
+    log = UptimeLog(tmp_path)
+    for slot in range(300):
+        log.append(receipt(slot))
+    log.close()
+    assert [found.slot for found in log.recent(0)] == list(range(300 - messages.UPTIME_PROOFS_MAX, 300))
