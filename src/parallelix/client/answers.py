@@ -120,6 +120,60 @@ class IssuedKeys(msgspec.Struct, frozen=True, kw_only=True):
     keys: tuple[IssuedKey, ...]
 
 
+class TransactionAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What one transaction does. Without a hash it was only explained."""
+
+    what: str
+    amount_wei: str | None
+    contract: str
+    address: str
+    transaction_hash: str
+    block: int
+
+
+class WalletAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """`waiting`: nothing more can be done before `effective_at` (Unix seconds). `explained`: a rehearsal, by --dry-run.
+
+    `effective_at` is also from when a limit acts or a stake is free; `next_command` what comes next, where it is known.
+    """
+
+    state: Literal["done", "waiting", "explained"]
+    account: str
+    transactions: tuple[TransactionAnswer, ...]
+    amount_wei: str | None
+    deposit_wei: str | None
+    node_id: int | None
+    effective_at: int | None
+    next_command: str
+
+
+class BalanceAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Amounts in wei, times in Unix seconds; `withdrawable_at` and `lower_limit_from` are 0 where there is nothing."""
+
+    account: str
+    fees_wei: str
+    """ETH, which pays for transactions; all else is PRLX."""
+    prlx_wei: str
+    deposit_wei: str
+    requested_wei: str
+    withdrawable_at: int
+    settled_wei: str
+    limit_wei: str
+    lower_limit_wei: str
+    lower_limit_from: int
+
+
+class EarnedAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """`stake_free_at` (Unix seconds) is 0 until the stake was asked for."""
+
+    node_id: int
+    owner: str
+    state: str
+    stake_wei: str
+    stake_free_at: int
+    earned_wei: str
+
+
 class VersionAnswer(msgspec.Struct, frozen=True, kw_only=True):
     name: Literal["parallelix"] = "parallelix"
     version: str

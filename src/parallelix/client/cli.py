@@ -20,8 +20,8 @@ from parallelix.terminal import Console
 
 PROGRAM = "parallelix"
 COMMANDS = (
-    "login", "ask", "request", "receipt", "quote", "models", "account", "keys", "wallet", "records", "coordinator", "devnet", "chain",
-    "version",
+    "login", "ask", "request", "receipt", "quote", "models", "account", "keys", "wallet", "coordinator",
+    "devnet", "chain", "version",
 )  # fmt: skip
 LIST_LIMIT = 20
 
@@ -49,8 +49,12 @@ receipt_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Sho
 coordinator_app = typer.Typer(
     rich_markup_mode=None, no_args_is_help=True, help="Run a coordinator; grant credits and keys on its machine."
 )
+keys_app = typer.Typer(
+    rich_markup_mode=None, invoke_without_command=True, help="The API keys of this account: list, create, revoke."
+)
 app.add_typer(request_app, name="request", short_help="Look at requests, and cancel them: get, list, cancel.")
 app.add_typer(receipt_app, name="receipt", short_help="Receipts: show, verify, refresh.")
+app.add_typer(keys_app, name="keys", short_help="The API keys of this account: list, create, revoke.")
 app.add_typer(coordinator_app, name="coordinator", short_help="Run a coordinator: run, grant, key.")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text.")]
@@ -69,13 +73,42 @@ Folder = Annotated[
     Path | None, typer.Option("--folder", metavar="PATH", help="The coordinator's data (~/.parallelix/coordinator).")
 ]
 
+KeyFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--key-file", metavar="PATH", envvar="PARALLELIX_KEY_FILE", help="Sign in with this wallet's key, mode 0600."
+    ),
+]
+KeyName = Annotated[str, typer.Option("--name", metavar="NAME", help="To tell the account's keys apart.")]
+PerMinute = Annotated[int, typer.Option("--requests-per-minute", metavar="N", help="The most per minute; 0: no limit.")]
+Concurrency = Annotated[int, typer.Option("--concurrency", metavar="N", help="The most open at once; 0: no limit.")]
+Budget = Annotated[str, typer.Option("--budget", metavar="AMOUNT", help="The most it may spend, such as 10prlx.")]
+Days = Annotated[int, typer.Option("--days", metavar="N", help="How long it is valid; 0: for ever.")]
+
 
 @app.command(short_help="Store the coordinator's URL and an API key.")
-def login(url: Url = "", coordinator: Address = "", json: Json = False) -> None:
-    """Ask for an API key (or read it from standard input), try it, and store it in ~/.parallelix/client.toml."""
-    from parallelix.client.commands.account import login
+def login(
+    key_file: Annotated[
+        Path | None,
+        typer.Option("--key-file", metavar="PATH", help="Sign in with this wallet's key, and make the API key."),
+    ] = None,
+    name: KeyName = "login",
+    days: Days = 0,
+    url: Url = "",
+    coordinator: Address = "",
+    json: Json = False,
+) -> None:
+    """Ask for an API key (or read it from standard input), try it, and store it in ~/.parallelix/client.toml.
 
-    login(Console.standard(json=json), url=url, coordinator=coordinator)
+    With --key-file nothing is asked: the wallet signs in, a key is made, tried and stored.
+    """
+    from parallelix.client.commands import account
+
+    console = Console.standard(json=json)
+    if key_file is None:
+        account.login(console, url=url, coordinator=coordinator)
+    else:
+        account.login_by_wallet(console, key_file, name=name, days=days, url=url, coordinator=coordinator)
 
 
 @app.command(short_help="Ask a model; the answer streams to the terminal.")
@@ -222,12 +255,61 @@ def account(url: Url = "", json: Json = False) -> None:
     account(Console.standard(json=json), url=url)
 
 
-@app.command(short_help="The API keys of this account, without their secrets.")
-def keys(url: Url = "", json: Json = False) -> None:
-    """List the API keys of this account, without their secrets."""
-    from parallelix.client.commands.account import keys
+@keys_app.callback()
+def keys(context: typer.Context, url: Url = "", json: Json = False) -> None:
+    """The API keys of this account; without a command it lists them."""
+    if context.invoked_subcommand is None:
+        keys_list(url=url, json=json)
 
-    keys(Console.standard(json=json), url=url)
+
+@keys_app.command("list")
+def keys_list(key_file: KeyFile = None, url: Url = "", json: Json = False) -> None:
+    """List the API keys of this account, without their secrets."""
+    from parallelix.client.commands.keys import show
+
+    show(Console.standard(json=json), key_file=key_file, url=url)
+
+
+@keys_app.command("create")
+def keys_create(
+    key_file: KeyFile = None,
+    name: KeyName = "",
+    scope: Annotated[
+        list[str] | None,
+        typer.Option("--scope", metavar="NAME", help="inference, read, keys or withdraw; repeat it."),
+    ] = None,
+    requests_per_minute: PerMinute = 0,
+    concurrency: Concurrency = 0,
+    budget: Budget = "",
+    days: Days = 0,
+    url: Url = "",
+    json: Json = False,
+) -> None:
+    """Make an API key that pays from this account. It is shown once.
+
+    With --key-file the wallet signs in for this; else the stored key must have the scope keys. Without --scope the new
+    key may ask and look (inference, read).
+    """
+    from parallelix.client.commands import keys
+    from parallelix.client.commands.limits import Limits
+
+    limits = Limits(requests_per_minute=requests_per_minute, concurrency=concurrency, budget=budget, days=days)
+    keys.create(
+        Console.standard(json=json), key_file=key_file, name=name, scopes=tuple(scope or ()), limits=limits, url=url
+    )
+
+
+@keys_app.command("revoke")
+def keys_revoke(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="The key's id, key_…, or a session's, ses_…")],
+    key_file: KeyFile = None,
+    url: Url = "",
+    json: Json = False,
+) -> None:
+    """Revoke an API key or a session of this account, at once and for good."""
+    from parallelix.client.commands.keys import revoke
+
+    revoke(Console.standard(json=json), key_id, key_file=key_file, url=url)
 
 
 @coordinator_app.command("run")
@@ -266,17 +348,11 @@ def coordinator_grant(
 @coordinator_app.command("key")
 def coordinator_key(
     account: Annotated[str, typer.Argument(metavar="[ACCOUNT]", help="Whose requests the key pays for.")] = "",
-    name: Annotated[str, typer.Option("--name", metavar="NAME", help="To tell the account's keys apart.")] = "",
-    requests_per_minute: Annotated[
-        int, typer.Option("--requests-per-minute", metavar="N", help="The most per minute; 0: no limit.")
-    ] = 0,
-    concurrency: Annotated[
-        int, typer.Option("--concurrency", metavar="N", help="The most open at once; 0: no limit.")
-    ] = 0,
-    budget: Annotated[
-        str, typer.Option("--budget", metavar="AMOUNT", help="The most it may spend, such as 10prlx.")
-    ] = "",
-    days: Annotated[int, typer.Option("--days", metavar="N", help="How long it is valid; 0: for ever.")] = 0,
+    name: KeyName = "",
+    requests_per_minute: PerMinute = 0,
+    concurrency: Concurrency = 0,
+    budget: Budget = "",
+    days: Days = 0,
     revoke: Annotated[str, typer.Option("--revoke", metavar="KEY_ID", help="Revoke this key instead.")] = "",
     list_keys: Annotated[bool, typer.Option("--list", help="List all keys instead.")] = False,
     folder: Folder = None,
@@ -284,6 +360,7 @@ def coordinator_key(
 ) -> None:
     """Make an API key for an account of this machine's coordinator. It is shown once."""
     from parallelix.client.commands import coordinator
+    from parallelix.client.commands.limits import Limits
 
     console = Console.standard(json=json)
     if list_keys:
@@ -291,9 +368,7 @@ def coordinator_key(
     elif revoke:
         coordinator.revoke_key(console, folder=folder, key_id=revoke)
     else:
-        limits = coordinator.Limits(
-            requests_per_minute=requests_per_minute, concurrency=concurrency, budget=budget, days=days
-        )
+        limits = Limits(requests_per_minute=requests_per_minute, concurrency=concurrency, budget=budget, days=days)
         coordinator.make_key(console, folder=folder, account=account, name=name, limits=limits)
 
 

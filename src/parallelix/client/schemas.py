@@ -5,8 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from parallelix.client import answers
+from parallelix.protocol.accounts import NewKeyView
 from parallelix.protocol.receipts import Receipt
-from parallelix.protocol.requests import AccountView, KeyList, ModelList, Quote, RequestList, RequestView
+from parallelix.protocol.requests import AccountView, KeyList, KeyView, ModelList, Quote, RequestList, RequestView
 
 SCHEMAS: dict[str, type[msgspec.Struct]] = {
     "account": AccountView,
@@ -18,6 +19,8 @@ SCHEMAS: dict[str, type[msgspec.Struct]] = {
     "coordinator-run": answers.RunAnswer,
     "error": answers.ErrorAnswer,
     "keys": KeyList,
+    "keys-create": NewKeyView,
+    "keys-revoke": KeyView,
     "login": answers.LoginAnswer,
     "models": ModelList,
     "quote": Quote,
@@ -28,5 +31,8 @@ SCHEMAS: dict[str, type[msgspec.Struct]] = {
     "request-get": RequestView,
     "request-list": RequestList,
     "version": answers.VersionAnswer,
+    "wallet": answers.WalletAnswer,
+    "wallet-balance": answers.BalanceAnswer,
+    "wallet-earned": answers.EarnedAnswer,
 }
 """One schema file for each name."""

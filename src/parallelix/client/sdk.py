@@ -22,7 +22,9 @@ from parallelix.client.connection import Connection
 from parallelix.client.errors import BadAnswer, ClientError, Refused, ended
 from parallelix.client.events import Answer, Created, Delta, Ended, Event, Restarted, read
 from parallelix.client.retry import Retry
-from parallelix.protocol import requests
+from parallelix.client.wallets import Wallet, message_of
+from parallelix.protocol import accounts, requests
+from parallelix.protocol.encoding import to_hex
 from parallelix.protocol.receipts import Check, Receipt
 from parallelix.protocol.records import Batch, ExecutionRecord, record_hash
 from parallelix.protocol.requests import ChatMessage, CreateRequest
@@ -171,6 +173,33 @@ class Client:
 
     async def keys(self) -> requests.KeyList:
         return await self._connection.call("GET", "/v1/keys", requests.KeyList)
+
+    async def sign_in(self, wallet: Wallet) -> accounts.SessionView:
+        """Signs in as the wallet's account. A client with the `token` as its key can make keys, for an hour."""
+        nonce = await self._connection.call("POST", "/v1/auth/nonce", accounts.NonceView)
+        message = message_of(nonce, address=wallet.address, base_url=self.base_url).text
+        body = accounts.SignInBody(message=message, signature=to_hex(wallet.sign(message)))
+        # A message is taken once; where its answer was lost, one signs in anew.
+        return await self._connection.call(
+            "POST", "/v1/auth/sign-in", accounts.SessionView, body=msgspec.json.encode(body), repeatable=False
+        )
+
+    async def create_key(self, body: accounts.NewKeyBody) -> accounts.NewKeyView:
+        """The new key is in the answer and nowhere else. If the answer is lost, nobody has it: revoke it, make one
+        anew."""
+        return await self._connection.call(
+            "POST", "/v1/keys", accounts.NewKeyView, body=msgspec.json.encode(body), repeatable=False
+        )
+
+    async def revoke_key(self, key_id: str) -> requests.KeyView:
+        return await self._connection.call("DELETE", f"/v1/keys/{url_quoted(key_id, safe='')}", requests.KeyView)
+
+    async def clearance(self, amount_wei: int) -> accounts.ClearanceView:
+        """What lets the account withdraw `amount_wei` from the vault at once. Asking again gives the same one."""
+        body = accounts.ClearanceBody(amount_wei=str(amount_wei))
+        return await self._connection.call(
+            "POST", "/v1/account/clearance", accounts.ClearanceView, body=msgspec.json.encode(body)
+        )
 
     async def models(self) -> requests.ModelList:
         return await self._connection.call("GET", "/v1/models", requests.ModelList)

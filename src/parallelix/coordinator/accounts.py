@@ -28,9 +28,9 @@ SESSION_SECONDS = 3600
 """Enough to set an account up. It is longer than a nonce holds, which replays rest on (`sign_in.py`)."""
 SESSIONS_OPEN_MAX = 8
 """Of one account: a few browsers and terminals. One more ends the oldest."""
-SESSIONS_OF_ACCOUNT_MAX = 64
+SESSIONS_OF_ACCOUNT_MAX = 128
 """Opened in the last hour, whether still open or not: more is a program that should make itself a key."""
-SESSIONS_MAX = 20_000
+SESSIONS_MAX = 50_000
 """Of accounts with credits. A thousand bytes each."""
 STRANGERS_MAX = 5_000
 """Sessions of accounts without credits, which anybody can have any number of."""
@@ -190,8 +190,10 @@ class Accounts:
     # API keys -------------------------------------------------------------------------------------------------------
 
     def keys(self, key: ApiKey) -> requests.KeyList:
-        """The account's own keys, oldest first, without their secrets."""
-        return requests.KeyList(data=tuple(map(key_view, self._coordinator.keyring.of(key.account))))
+        """The account's own keys and the sessions that are open, oldest first, without their secrets."""
+        now = self._coordinator.clock()
+        own = self._coordinator.keyring.of(key.account)
+        return requests.KeyList(data=tuple(key_view(each) for each in own if each.kind == "key" or each.usable(now)))
 
     async def make_key(self, maker: ApiKey, body: accounts.NewKeyBody) -> accounts.NewKeyView:
         """Raises `BadRequest`, `PaymentRequired`, `Forbidden` or `TooManyKeys`."""

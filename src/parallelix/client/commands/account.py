@@ -1,34 +1,52 @@
-"""`login`, `models`, `account`, `keys`."""
+"""`login`, `models`, `account`."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from parallelix.client import amounts, answers
 from parallelix.client import config as configs
-from parallelix.client.commands.opening import asked, moment, run
+from parallelix.client.commands.keys import body_of, print_key
+from parallelix.client.commands.limits import Limits
+from parallelix.client.commands.opening import asked, asked_as, run
 from parallelix.client.connection import base_url_of, printable_key
 from parallelix.client.errors import KeyRefused
 
 if TYPE_CHECKING:
     from parallelix.client.sdk import Client
-    from parallelix.protocol.requests import AccountView, KeyView, NetworkView
+    from parallelix.protocol.requests import AccountView, NetworkView, VaultView
     from parallelix.terminal import Console
 
 LABEL_COLUMNS = 10
+VAULT_COLUMNS = 11
 KEY_CHARACTERS_MAX = 256
-NAME_COLUMNS_MAX = 36
 
 
 def login(console: Console, *, url: str, coordinator: str) -> None:
+    _store(console, _read_key(console), url=_url_of(url), coordinator=coordinator)
+
+
+def login_by_wallet(console: Console, key_file: Path, *, name: str, days: int, url: str, coordinator: str) -> None:
+    """Makes an API key of the wallet's account, which may ask and look but neither make keys nor withdraw."""
+    body = body_of(name=name, scopes=(), limits=Limits(days=days))
+    chosen = _url_of(url)
+    made = asked_as(console, lambda client: client.create_key(body), key_file=key_file, url=chosen)
+    _store(console, made.api_key, url=chosen, coordinator=coordinator)
+
+
+def _url_of(url: str) -> str:
+    return base_url_of(url or configs.load_file().url or configs.DEFAULT_URL)
+
+
+def _store(console: Console, api_key: str, *, url: str, coordinator: str) -> None:
+    """Tries the key, and stores it with its coordinator."""
     stored = configs.load_file()
     given = configs.require_address(coordinator) if coordinator else ""
-    chosen = msgspec.structs.replace(
-        stored, url=base_url_of(url or stored.url or configs.DEFAULT_URL), api_key=_read_key(console)
-    )
+    chosen = msgspec.structs.replace(stored, url=url, api_key=api_key)
 
     async def tried(client: Client) -> tuple[AccountView, NetworkView]:
         return await client.account(), await client.network()
@@ -86,29 +104,21 @@ def account(console: Console, *, url: str) -> None:
     reason = "until the batch of the last answers is confirmed" if unsettled else f"for {found.open_requests} open"
     held = f"{amounts.shown(found.held_wei)} {reason}"
     console.fact("held", held, label_columns=LABEL_COLUMNS)
+    if found.vault is not None:
+        _print_vault(console, found.vault)
     console.heading("this key")
-    _print_key(console, found.key)
+    print_key(console, found.key)
     console.value(found)
 
 
-def keys(console: Console, *, url: str) -> None:
-    found = asked(console, lambda client: client.keys(), url=url)
-    console.heading("keys of this account")
-    for key in found.data:
-        _print_key(console, key)
-    console.value(found)
-
-
-def _print_key(console: Console, key: KeyView) -> None:
-    name = key.name[:NAME_COLUMNS_MAX]
-    console.plain(f"· {key.id}  {name}{'  revoked' if key.revoked else ''}".rstrip())
-    console.pair("since", moment(key.created_at))
-    if key.expires_at:
-        console.pair("until", moment(key.expires_at))
-    budget = f" of {amounts.shown(key.budget_wei)}" if int(key.budget_wei) else ""
-    console.pair("spent", amounts.shown(key.spent_wei) + budget)
-    limits = [
-        f"{key.requests_per_minute} a minute" if key.requests_per_minute else "",
-        f"{key.concurrency} at once" if key.concurrency else "",
-    ]
-    console.pair("limits", ", ".join(filter(None, limits)) or "none")
+def _print_vault(console: Console, vault: VaultView) -> None:
+    console.heading(f"vault {vault.address} at block {vault.block}")
+    for label, text in (
+        ("deposit", amounts.shown(vault.deposit_wei)),
+        ("unsettled", f"{amounts.shown(vault.unsettled_wei)} charged and not settled yet"),
+        ("asked back", f"{amounts.shown(vault.asked_wei)} frozen for a withdrawal"),
+        ("cleared", f"{amounts.shown(vault.cleared_wei)} that may be withdrawn at once"),
+        ("spendable", amounts.shown(vault.spendable_wei)),
+        ("daily limit", f"{amounts.shown(vault.daily_limit_wei)}, {amounts.shown(vault.daily_room_wei)} left"),
+    ):
+        console.fact(label, text, label_columns=VAULT_COLUMNS)

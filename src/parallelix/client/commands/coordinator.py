@@ -5,10 +5,8 @@ There is no administration over HTTP. A grant or a key is a row in the store, wh
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,27 +14,13 @@ from typing import TYPE_CHECKING, Any
 from parallelix.client import amounts, answers
 from parallelix.client import config as configs
 from parallelix.client.commands.extras import needing
+from parallelix.client.commands.limits import Limits, require_name
 from parallelix.client.commands.opening import moment
 from parallelix.client.errors import ConfigRefused, CoordinatorRefused
 
 if TYPE_CHECKING:
     from parallelix.coordinator.settings import CoordinatorSettings
     from parallelix.terminal import Console
-
-NAME_CHARACTERS_MAX = 128
-LIMIT_MAX = 1_000_000
-DAYS_MAX = 3650
-DAY_MS = 86_400_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """0, and an empty budget, mean none."""
-
-    requests_per_minute: int
-    concurrency: int
-    budget: str
-    days: int
 
 
 def run(
@@ -103,7 +87,7 @@ def grant(console: Console, *, folder: Path | None, account: str, amount: str) -
     with needing("coordinator"):
         from parallelix.coordinator import local
 
-    _require_name(account, "account")
+    require_name(account, "account")
     amount_wei = amounts.read(amount, name="amount")
     if amount_wei == 0:
         raise ConfigRefused(f"amount {amount[:40]}: expected at least 1wei")
@@ -118,10 +102,10 @@ def make_key(console: Console, *, folder: Path | None, account: str, name: str, 
         from parallelix.coordinator import local
         from parallelix.coordinator.commands import KeyCommand, new_key
 
-    _require_name(account, "account")
+    require_name(account, "account")
     if name:
-        _require_name(name, "name")
-    _require_limits(limits)
+        require_name(name, "name")
+    limits.require()
     key = new_key()
     command = KeyCommand(
         key_id=key.key_id,
@@ -130,8 +114,8 @@ def make_key(console: Console, *, folder: Path | None, account: str, name: str, 
         name=name,
         requests_per_minute=limits.requests_per_minute,
         concurrency=limits.concurrency,
-        budget_wei=str(amounts.read(limits.budget, name="budget") if limits.budget else 0),
-        expires_at=time.time_ns() // 1_000_000 + limits.days * DAY_MS if limits.days else 0,
+        budget_wei=str(limits.budget_wei),
+        expires_at=limits.expires_at or 0,
     )
     with _refusals():
         applied = local.issue_key(_settings(folder), command)
@@ -236,20 +220,3 @@ def _refusals() -> Generator[None]:
         raise ConfigRefused(str(error)) from error
     except local.LocalRefused as error:
         raise CoordinatorRefused(str(error)) from error
-
-
-def _require_name(text: str, what: str) -> None:
-    if not text or len(text) > NAME_CHARACTERS_MAX or not text.isprintable() or text != text.strip():
-        raise ConfigRefused(
-            f"{what} {text[:40]!r}: expected 1 to {NAME_CHARACTERS_MAX} printable characters, such as a name"
-        )
-
-
-def _require_limits(limits: Limits) -> None:
-    for name, value, most in (
-        ("--requests-per-minute", limits.requests_per_minute, LIMIT_MAX),
-        ("--concurrency", limits.concurrency, LIMIT_MAX),
-        ("--days", limits.days, DAYS_MAX),
-    ):
-        if not 0 <= value <= most:
-            raise ConfigRefused(f"{name} {value}: expected 0 (none) to {most}")
