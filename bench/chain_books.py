@@ -391,9 +391,10 @@ def _twice(agreement: Agreement, what: str) -> None:
 
 
 def hashes_of(intent: IntentRow) -> list[str]:
-    """Of every transaction that was signed for it."""
+    """Of every transaction that was signed for it; of the one that a block has, once it is over."""
     attempts: list[dict[str, Any]] = msgspec.json.decode(intent.attempts) if intent.attempts else []
-    return [str(each["transaction_hash"]) for each in attempts]
+    hashes = [str(each["transaction_hash"]) for each in attempts]
+    return hashes if intent.reference in ("", *hashes) else [*hashes, intent.reference]
 
 
 def unfinished(ledger: LedgerSide) -> Mapping[str, str]:

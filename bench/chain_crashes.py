@@ -18,6 +18,7 @@ from bench.chain_traffic import Restless
 from bench.chain_world import ChainWorld
 from bench.crash import at_rest as requests_at_rest
 from bench.crash import copied
+from bench.crash_clients import Clients
 
 POINTS: Mapping[str, int] = {
     "follower.span_read": 25,
@@ -111,12 +112,7 @@ async def crashes(
                     reorg = reorgs.random_reorg(world, chance)
                     run.reorgs_while_dead += reorg is not None and reorg.counts
                 if run.cycles % rest_every == 0 or cycle == cycles - 1:
-                    await rested(stage, run, result, people)
-            await stage.start()
-            await people.stop()
-            await clients.stop()
-            await requests_at_rest(clients)
-            await stage.at_rest()
+                    await rested(stage, run, result, people, clients)
             run.seconds = time.monotonic() - started_at
             close(stage, run, clients.acknowledged() | dict(people.acknowledged))
             run.findings.broken += people.problems
@@ -147,26 +143,25 @@ async def died_at(stage: ChainStage, run: CrashRun, point: str, chance: random.R
     return False
 
 
-async def rested(stage: ChainStage, run: CrashRun, result: PointResult, people: Restless) -> None:
-    """With nobody acting, all comes to rest and agrees."""
+async def rested(stage: ChainStage, run: CrashRun, result: PointResult, people: Restless, clients: Clients) -> None:
+    """Starts a coordinator that lives. With nobody acting, all comes to rest and agrees; then it is killed too."""
     await stage.start()
     await people.stop()
+    await clients.stop()
+    await requests_at_rest(clients)
     await stage.at_rest()
-    result.agreement.add(stage.agreement())
-    run.rests += 1
-    people.start()
     assert stage.coordinator is not None
     stage.coordinator.kill()
+    result.agreement.add(stage.agreement())
+    run.restless += restless(stage.ledger())
+    run.rests += 1
+    clients.start()
+    people.start()
 
 
 def close(stage: ChainStage, run: CrashRun, acknowledged: dict[str, list[str]]) -> None:
-    """Kills the last coordinator, and audits what it leaves behind."""
-    assert stage.coordinator is not None
-    stage.coordinator.kill()
+    """Audits what the last coordinator has left behind."""
     run.store = copied(stage.store, stage.folder / "rest")
     run.acknowledged = sum(len(ids) for ids in acknowledged.values())
     books = read_books(f"sqlite:///{run.store}")
     run.findings.add(audit(books, acknowledged))
-    run.restless = restless(stage.ledger())
-    last = run.points[list(POINTS)[(run.cycles - 1) % len(POINTS)]]
-    last.agreement.add(stage.agreement())

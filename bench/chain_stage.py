@@ -49,7 +49,7 @@ RESTLESS = ("ann", "bob", "cleo", "dan", "eve", "fay")
 KEY_SCOPES = "inference,read,withdraw"
 
 SETTINGS: dict[str, Any] = {
-    "batch_seconds": 0.4,
+    "batch_seconds": 1.0,
     "orphan_seconds": 8.0,
     "restart_grace_seconds": 10.0,
     "client_grace_seconds": 2.0,

@@ -109,7 +109,7 @@ class Clients:
         self._sending = asyncio.create_task(self._send())
 
     async def stop(self) -> None:
-        """No new intents; returns when those under way are over."""
+        """No new intents until the next `start`; returns when those under way are over."""
         if self._sending is not None:
             self._sending.cancel()
             await asyncio.wait((self._sending,))
@@ -134,9 +134,9 @@ class Clients:
             return answer.status, await answer.read()
 
     async def _send(self) -> None:
-        started_at = time.monotonic()
+        started_at, before = time.monotonic(), len(self.intents)
         while True:
-            due = int((time.monotonic() - started_at) * self._rate)
+            due = before + int((time.monotonic() - started_at) * self._rate)
             while len(self.intents) < due and len(self._tasks) < IN_FLIGHT_MAX:
                 intent = new_intent(len(self.intents), self._chance)
                 self.intents.append(intent)

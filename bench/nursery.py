@@ -28,6 +28,7 @@ from parallelix.devnet.processes import POLL_SECONDS, TAIL_BYTES, TAIL_LINES, Pr
 
 IMPORT_SECONDS_MAX = 120.0
 STOP_SECONDS = 15.0
+CHAIN_PART = "parallelix.coordinator.onchain.running"
 
 
 class Nursery:
@@ -127,6 +128,8 @@ class Born:
 def main(arguments: list[str]) -> int:
     (module,) = arguments
     target = importlib.import_module(module)
+    # It imports this itself, but only when it learns that it is on a chain.
+    importlib.import_module(CHAIN_PART)
     for line in sys.stdin.buffer:
         order = json.loads(line)
         pid = os.fork()
