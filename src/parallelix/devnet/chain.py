@@ -149,10 +149,13 @@ class LocalChain:
 
     async def fund(self, wallet: str, amount_wei: int) -> None:
         """Gives a wallet PRLX and what it needs for fees."""
-        address = self.account(wallet).address
+        await self.pays_fees(wallet)
+        await self.send(OWNER, self._token.transfer(self.account(wallet).address, amount_wei))
+
+    async def pays_fees(self, wallet: str) -> None:
+        """Gives a wallet ETH."""
         async with self.connected() as rpc:
-            await self._give_fees(rpc, address)
-        await self.send(OWNER, self._token.transfer(address, amount_wei))
+            await self._give_fees(rpc, self.account(wallet).address)
 
     async def deposit(self, wallet: str, amount_wei: int) -> Receipt:
         vault = CreditVaultCalls(self.deployment.address(VAULT))

@@ -1,4 +1,4 @@
-"""`parallelix devnet up`: a coordinator and nodes on this machine, until Ctrl-C.
+"""`parallelix devnet up`: a chain, a coordinator and nodes on this machine, until Ctrl-C.
 
 Also `python -m parallelix.devnet.cli up`, where the `parallelix` command is not installed.
 """
@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,9 +21,14 @@ import httpx
 import msgspec
 import typer
 
+from parallelix import private_files
+from parallelix.chain.errors import ChainError
+from parallelix.devnet.anvil import ChainMissing, find_anvil, find_sablier
+from parallelix.devnet.chain import REQUESTER, ChainPlan, Stake
 from parallelix.devnet.model import MODEL, ModelFileMissing, demonstration_catalogue, demonstration_model
-from parallelix.devnet.network import Network, Plan, free_port, is_free, real_node
+from parallelix.devnet.network import CHAIN_ID, Network, Plan, free_port, is_free, real_node
 from parallelix.devnet.processes import ProcessError
+from parallelix.devnet.wallet_calls import CallRefused
 from parallelix.terminal import Console
 
 if TYPE_CHECKING:
@@ -29,12 +36,20 @@ if TYPE_CHECKING:
 
 PROGRAM = "parallelix devnet"
 PORT = 8400
+CHAIN_PORT = 8545
 NODES = 3
 NODES_MAX = 32
 """Each is three processes' worth of memory, near 250 MiB, on one machine."""
 SLOTS = 4
 SETTINGS = {"batch_seconds": 5.0, "heartbeat_seconds": 2.0, "offline_seconds": 10.0}
 """Quicker than a public network, so that whoever kills a node sees what comes of it."""
+CHAIN_SETTINGS = {
+    # anvil reorganises nothing by itself; one block more shows that waiting for it works.
+    "confirmations": 1,
+    "chain_poll_seconds": 1.0,
+    "settle_seconds": 20.0,
+    "liveness_seconds": 20.0,
+}
 API_KEY_FILE = "api-key"
 LOOK_SECONDS = 0.5
 LABEL_COLUMNS = 11
@@ -58,8 +73,20 @@ class NodeAnswer(msgspec.Struct, frozen=True, kw_only=True):
     home: str
 
 
+class ChainAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """`keys` is the folder of the wallets' keys; `stream` whether Sablier pays the bootstrap rewards."""
+
+    rpc_url: str
+    deployment_file: str
+    keys: str
+    requester: str
+    stream: bool
+    pid: int
+
+
 class UpAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What --json prints once everything runs. `url` also serves the OpenAI shapes, below /v1."""
+    """What --json prints once everything runs. `url` also serves the OpenAI shapes, below /v1. Nodes that are not
+    staked any more are left out; `chain` is null with --no-chain."""
 
     url: str
     api_key: str
@@ -67,6 +94,7 @@ class UpAnswer(msgspec.Struct, frozen=True, kw_only=True):
     folder: str
     coordinator_pid: int
     nodes: tuple[NodeAnswer, ...]
+    chain: ChainAnswer | None
 
 
 @app.callback()
@@ -83,36 +111,50 @@ def up(
         int | None, typer.Option(min=1, max=65535, help=f"The coordinator's; {PORT} or a free one by default.")
     ] = None,
     nodes: Annotated[int, typer.Option(min=1, max=NODES_MAX, help="How many nodes.")] = NODES,
+    no_chain: Annotated[
+        bool, typer.Option("--no-chain", help="Without stakes and deposits: a file and grants stand in.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text.")] = False,
 ) -> int:
-    """Run a coordinator and nodes as processes of their own, until Ctrl-C; print what to try."""
+    """Run a chain, a coordinator and nodes as processes of their own, until Ctrl-C; print what to try."""
     console = Console.standard(json=json)
     try:
         if port is not None and not is_free(port):
             raise ProcessError(f"--port {port}: something listens there already; stop it, or choose another port")
+        chain = None if no_chain else _chain_plan()
         with _folder(folder) as chosen:
-            return asyncio.run(_up(console, chosen, port or (PORT if is_free(PORT) else free_port()), nodes))
-    except (ProcessError, ModelFileMissing, OSError) as error:
+            plan = Plan(
+                folder=chosen,
+                catalogue=demonstration_catalogue(),
+                node_command=real_node(demonstration_model(), slots=SLOTS),
+                node_count=nodes,
+                settings=SETTINGS if chain is None else SETTINGS | CHAIN_SETTINGS,
+                port=port or _port(PORT),
+                chain=chain,
+            )
+            return asyncio.run(_up(console, plan))
+    except (ProcessError, ChainError, ChainMissing, CallRefused, ModelFileMissing, OSError) as error:
         console.clear_live()
         console.error("devnet.failed", str(error))
         return EXIT_FAILED
 
 
-async def _up(console: Console, folder: Path, port: int, nodes: int) -> int:
-    plan = Plan(
-        folder=folder,
-        catalogue=demonstration_catalogue(),
-        node_command=real_node(demonstration_model(), slots=SLOTS),
-        node_count=nodes,
-        settings=SETTINGS,
-        port=port,
-    )
+def _chain_plan() -> ChainPlan:
+    return ChainPlan(anvil=find_anvil(os.environ), sablier=find_sablier(os.environ), port=_port(CHAIN_PORT))
+
+
+def _port(wanted: int) -> int:
+    return wanted if is_free(wanted) else free_port()
+
+
+async def _up(console: Console, plan: Plan) -> int:
     network = Network(plan)
     _cancel_on_signals()
-    console.heading(f"ParalleliX devnet: a coordinator and {_count(nodes)} on this machine")
+    what = "a coordinator" if plan.chain is None else "a chain, a coordinator"
+    console.heading(f"ParalleliX devnet: {what} and {_count(plan.node_count)} on this machine")
     try:
         await _start(console, network)
-        api_key = await asyncio.to_thread(_api_key, network)
+        api_key = await _api_key(network)
         await network.accepts(api_key)
         _tell(console, network, api_key)
         await _watch(console, network)
@@ -129,23 +171,27 @@ async def _up(console: Console, folder: Path, port: int, nodes: int) -> int:
 async def _start(console: Console, network: Network) -> None:
     console.live("making keys")
     await asyncio.to_thread(network.prepare)
+    console.live("starting the chain")
+    await network.start_chain(console.live)
     console.live("starting the coordinator")
     await network.start_coordinator()
-    for number in network.seats:
+    for number in network.staked:
         network.start_node(number)
     console.live("waiting for the nodes")
-    await network.online(len(network.seats))
+    await network.online(len(network.staked))
     console.clear_live()
 
 
-def _api_key(network: Network) -> str:
+async def _api_key(network: Network) -> str:
     """The one that the folder has, else a new one with credits."""
     path = network.plan.folder / API_KEY_FILE
     with contextlib.suppress(FileNotFoundError):
         return path.read_text().strip()
-    secret = network.new_key()
-    path.touch(mode=0o600)
-    path.write_text(f"{secret}\n")
+    if network.chain is None:
+        secret = await asyncio.to_thread(network.new_key)
+    else:
+        secret = await network.wallet_key("devnet")
+    private_files.create(path, f"{secret}\n".encode())
     return secret
 
 
@@ -154,7 +200,11 @@ def _tell(console: Console, network: Network, api_key: str) -> None:
     assert coordinator is not None
     console.done(f"coordinator {network.url} · pid {coordinator.pid}")
     for number, seat in network.seats.items():
-        console.done(f"node {number} online · id {seat.node_id} · pid {network.nodes[number].pid}")
+        if number in network.nodes:
+            console.done(f"node {number} online · id {seat.node_id} · pid {network.nodes[number].pid}")
+        else:
+            console.warn(f"node {number} not started · id {seat.node_id} · {_unstaked(network.stakes[number])}")
+    _tell_chain(console, network)
     console.fact("model", f"{MODEL}, very small: a demonstration", label_columns=LABEL_COLUMNS)
     console.fact("API page", f"{network.url}/schema", label_columns=LABEL_COLUMNS)
     console.fact("files", str(network.plan.folder), label_columns=LABEL_COLUMNS)
@@ -172,9 +222,43 @@ def _tell(console: Console, network: Network, api_key: str) -> None:
             nodes=tuple(
                 NodeAnswer(number=number, node_id=str(seat.node_id), pid=network.nodes[number].pid, home=str(seat.home))
                 for number, seat in network.seats.items()
+                if number in network.nodes
             ),
+            chain=_chain_answer(network),
         )
     )
+
+
+def _tell_chain(console: Console, network: Network) -> None:
+    chain = _chain_answer(network)
+    if chain is None:
+        return
+    if not chain.stream:
+        console.warn("no stream of rewards: Sablier's packages are not here; `make setup-chain` in a clone gets them")
+    console.fact("chain", f"{chain.rpc_url} · id {CHAIN_ID} · pid {chain.pid}", label_columns=LABEL_COLUMNS)
+    console.fact("contracts", chain.deployment_file, label_columns=LABEL_COLUMNS)
+    console.fact("wallets", chain.keys, label_columns=LABEL_COLUMNS)
+    console.fact("requester", chain.requester, label_columns=LABEL_COLUMNS)
+
+
+def _chain_answer(network: Network) -> ChainAnswer | None:
+    chain = network.chain
+    if chain is None:
+        return None
+    assert chain.anvil.process is not None
+    return ChainAnswer(
+        rpc_url=chain.url,
+        deployment_file=str(chain.deployment_path),
+        keys=str(chain.key_file(REQUESTER).parent),
+        requester=chain.account(REQUESTER).address,
+        stream=bool(chain.deployment.parameters.lockup),
+        pid=chain.anvil.process.pid,
+    )
+
+
+def _unstaked(stake: Stake) -> str:
+    ends = time.strftime("%Y-%m-%d %H:%M", time.localtime(stake.withdrawable_at))
+    return f"its stake was asked back, and can be withdrawn from {ends}"
 
 
 def what_to_try(url: str, api_key: str) -> list[str]:
@@ -219,6 +303,8 @@ async def _watch(console: Console, network: Network) -> None:
                 del running[number]
                 console.warn(f"node {number} {_ending(node)}; the others go on")
         assert network.coordinator is not None
+        if network.chain is not None:
+            network.chain.require_running()
         if not network.coordinator.running:
             await _start_again(console, network, network.coordinator)
         with contextlib.suppress(httpx.HTTPError):

@@ -30,10 +30,11 @@ import msgspec
 import tomli_w
 
 from parallelix.coordinator import commands
-from parallelix.coordinator.settings import load
+from parallelix.coordinator.settings import RPC_VARIABLE, load
 from parallelix.coordinator.store.store import Store
 from parallelix.devnet.chain import REQUESTER, ChainPlan, LocalChain, Stake, Tell
 from parallelix.devnet.processes import Child, ProcessError
+from parallelix.devnet.wallet_calls import WalletCalls
 from parallelix.node import config, keys
 from parallelix.node.home import Home
 from parallelix.private_files import FOLDER_MODE
@@ -221,6 +222,21 @@ class Network:
         self._newest_key = key.secret
         return key.secret
 
+    async def wallet_key(self, name: str, *, deposit_wei: int = CREDITS_WEI) -> str:
+        """An API key of the requester's wallet, which deposits first where it never has. Raises `CallRefused`."""
+        chain = self.chain
+        assert chain is not None and deposit_wei > 0
+        if await chain.is_new(REQUESTER):
+            await chain.deposit(REQUESTER, deposit_wei)
+        async with WalletCalls(self.url, chain.account(REQUESTER)) as calls:
+            await calls.sign_in(await calls.message())
+
+            async def credited() -> bool:
+                return int((await calls.account()).available_wei) > 0
+
+            await self._until("the deposit is credited", credited)
+            return await calls.new_key(name)
+
     async def start_coordinator(self) -> None:
         """Returns when it is ready to serve. Raises `ProcessError`."""
         assert self.coordinator is None or not self.coordinator.running, "the coordinator runs already"
@@ -228,6 +244,8 @@ class Network:
             "coordinator",
             [*self.plan.coordinator_command, str(self.coordinator_folder)],
             output=self.coordinator_log,
+            # Over what the person's own environment says, which would go before the file.
+            environment={RPC_VARIABLE: self.chain.url} if self.chain is not None else None,
             cpus=self.plan.coordinator_cpus,
         )
         await self._until("the coordinator is ready", self._is_ready)
