@@ -29,6 +29,7 @@ from parallelix.coordinator.store.store import Store
 pytestmark = pytest.mark.service
 
 SEND = "eth_sendRawTransaction"
+RECEIPT = "eth_getTransactionReceipt"
 SINK = account_of("sink").address
 """Gets one wei from each transfer that happens."""
 PATIENT = Pace(look_seconds=0.01, fee_bump_seconds=3600)
@@ -72,7 +73,9 @@ class Life:
     def begin(
         self, intent_id: str = "settle:1", *, call: Call | None = None, role: Role = "settler"
     ) -> asyncio.Task[Receipt]:
-        task = asyncio.create_task(self._outbox.submit(intent_id, role, call or self._scene.transfer))
+        task = asyncio.create_task(
+            asyncio.wait_for(self._outbox.submit(intent_id, role, call or self._scene.transfer), SECONDS_MAX)
+        )
         self._scene.tasks.append(task)
         return task
 
@@ -145,6 +148,11 @@ class Scene:
         # The chain counts it as pending a moment after.
         await self.until(lambda: self.pending > 0)
 
+    async def looked(self) -> None:
+        """The outbox has looked at its transaction some times more."""
+        before = self.endpoint.asked[RECEIPT]
+        await self.until(lambda: self.endpoint.asked[RECEIPT] > before + 6)
+
     async def until_told(self, name: str) -> dict[str, Any]:
         await self.until(lambda: any(each == name for each, _ in self.told))
         return next(fields for each, fields in self.told if each == name)
@@ -199,7 +207,8 @@ async def test_it_is_final_only_when_the_engine_has_read_its_block(scene: Scene)
         await scene.until_sent()
         scene.world.mine()
         mined = await life.until_state("mined")
-        assert (mined.mined_block, submitted.done()) == (scene.world.head, False)
+        await scene.looked()
+        assert (await life.intent(), mined.mined_block, submitted.done()) == (mined, scene.world.head, False)
 
         scene.confirm()
         receipt = await submitted
@@ -361,7 +370,7 @@ async def test_a_stranger_with_the_key_takes_the_number_for_good_and_it_is_signe
         first = await life.until_state("signed")
         scene.world.anvil.ask("anvil_dropAllTransactions")
         scene.world.do(scene.world.roles["settler"], scene.world.token.approve(SINK, 7))
-        await asyncio.sleep(0.1)
+        await scene.looked()
         waiting = await life.intent()
         assert waiting is not None and waiting.attempts == first.attempts
 
@@ -384,7 +393,7 @@ async def test_a_strangers_transaction_that_is_reorganised_away_leaves_the_numbe
         first = await life.until_state("signed")
         scene.world.anvil.ask("anvil_dropAllTransactions")
         scene.world.do(scene.world.roles["settler"], scene.world.token.approve(SINK, 7))
-        await asyncio.sleep(0.1)
+        await scene.looked()
         scene.world.anvil.ask("anvil_reorg", 1, [[first.attempts[0].raw, 0]])
         scene.confirm()
 
@@ -421,6 +430,7 @@ async def test_what_reverts_in_its_block_is_refused_once_that_block_is_read(scen
         world.send(owner, anchor.set_validator(owner.address))
         world.mine()
         await life.until_state("mined", "sampling:0")
+        await scene.looked()
         assert not submitted.done()
 
         scene.confirm()
