@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit
 
 from parallelix import private_files
 from parallelix.client.errors import ConfigRefused, KeyRefused
 from parallelix.protocol.accounts import NonceView
-from parallelix.protocol.sign_in import STATEMENT, SignIn
+from parallelix.protocol.sign_in import STATEMENT, SignIn, origin_of
 from parallelix.protocol.signing import SECRET_BYTES, NodeKey
 
 
@@ -46,12 +45,11 @@ def read_wallet(path: Path) -> Wallet:
 def message_of(nonce: NonceView, *, address: str, base_url: str) -> SignIn:
     """What to sign for the coordinator at `base_url`. Raises `ConfigRefused` where it asks to sign in elsewhere: who
     signed that would be signed in there, by whoever runs this one."""
-    place = urlsplit(base_url)
-    ours, theirs = f"{place.scheme}://{place.netloc}".lower(), f"{urlsplit(nonce.uri).scheme}://{nonce.domain}".lower()
-    if ours != theirs:
+    ours = origin_of(base_url)
+    if origin_of(nonce.uri) != ours or not ours.endswith(f"://{nonce.domain.lower()}"):
         raise ConfigRefused(
-            f"url {base_url}: this coordinator takes sign-ins for {theirs[:80]}; if that is where it is, give --url "
-            f"{nonce.uri[:120]}"
+            f"url {base_url}: this coordinator takes sign-ins for {nonce.uri[:120]}; if that is where it is, give that "
+            "as the URL"
         )
     return SignIn(
         domain=nonce.domain,

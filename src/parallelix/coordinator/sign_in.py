@@ -14,7 +14,6 @@ import hmac
 import re
 import secrets
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -82,8 +81,7 @@ def place_of(public_url: str, server: tuple[str, int | None] | None, host: str) 
     `host` is the call's own header: it only picks among addresses that are ours anyway, for whoever relays a sign-in
     writes that header."""
     if public_url:
-        parts = urlsplit(public_url.lower())
-        return Place(origins=(f"{parts.scheme}://{parts.netloc}",), uri=public_url.rstrip("/"))
+        return Place(origins=(sign_in.origin_of(public_url),), uri=public_url.rstrip("/"))
     name, port = server or ("127.0.0.1", 0)
     name = f"[{name}]" if ":" in name else name
     names = (name, "localhost") if name in _LOOPBACK else (name,)
@@ -116,8 +114,7 @@ def _require_ours(message: SignIn, place: Place, chain_id: int) -> None:
         raise _foreign("domain", message.domain, place.domain)
     if message.scheme and message.scheme != ours[0].partition("://")[0]:
         raise _foreign("scheme", message.scheme, ours[0])
-    parts = urlsplit(message.uri)
-    if f"{parts.scheme}://{parts.netloc}".lower() != ours[0]:
+    if sign_in.origin_of(message.uri) != ours[0]:
         raise _foreign("URI", message.uri, place.uri)
     if message.version != sign_in.VERSION:
         raise _foreign("Version", message.version, sign_in.VERSION)

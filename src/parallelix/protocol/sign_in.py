@@ -38,6 +38,7 @@ _HEADING = " wants you to sign in with your Ethereum account:"
 _SCHEME = r"[a-z][a-z0-9+.-]{0,31}"
 _AUTHORITY = r"[A-Za-z0-9._~!$&'()*+,;=:@%\[\]-]{1,255}"
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]{1,1000}")
+_ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]+")
 _DOMAIN = re.compile(rf"(?:({_SCHEME})://)?({_AUTHORITY}){re.escape(_HEADING)}")
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 _STATEMENT = re.compile(r"[ -~]{1,1000}")
@@ -125,6 +126,12 @@ def unix_ms_of(text: str) -> int:
         return round(datetime.fromisoformat(text).timestamp() * 1000)
     except (ValueError, OverflowError) as error:
         raise Malformed(f"sign-in message: {text[:40]} is no date and time of RFC 3339") from error
+
+
+def origin_of(uri: str) -> str:
+    """Scheme and authority in lower case, such as https://parallelix.io; empty for a URI without them."""
+    found = _ORIGIN.match(uri)
+    return found[0].lower() if found is not None else ""
 
 
 class _Lines:
