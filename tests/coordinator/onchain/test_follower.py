@@ -342,6 +342,23 @@ async def test_an_endpoint_that_does_not_answer_halts_nothing_and_is_asked_ever_
     assert scene.events("chain.recovered") == [{"after_failures": 6}]
 
 
+async def test_an_endpoint_that_falls_behind_is_noted_once_and_thaws_nothing(scene: Following) -> None:
+    scene.deposit("ann", 5 * TOKEN)
+    scene.confirm()
+    scene.ask_withdrawal("ann", 3 * TOKEN)
+    await scene.caught_up()
+    before = scene.world.block(scene.world.head - 1)
+    scene.endpoint.twist = lambda method, parameters, result: (
+        before if method == "eth_getBlockByNumber" and parameters[0] == "latest" else result
+    )
+
+    for _ in range(3):
+        await scene.follower.turn()
+
+    assert len(scene.events("chain.behind")) == 1 and scene.halts == {}
+    assert scene.engine.spendable_wei(scene.address("ann")) == 2 * TOKEN
+
+
 async def test_an_endpoint_that_hangs_is_left_after_a_while(
     world: ChainWorld, endpoint: Endpoint, tmp_path: Path
 ) -> None:

@@ -72,6 +72,7 @@ class Follower:
         """The state of old blocks is gone: the next span has to reach up to a block that can be checked."""
         self._failures = 0
         self._failed = ""
+        self._behind = False
         self._doubts: dict[Source, ChainDoubted] = {}
         self._told: set[Part] = set()
         self._round: deque[Address | int] = deque()
@@ -100,9 +101,13 @@ class Follower:
         poll = await self._watcher.poll(whole=self._whole)
         if poll.span is not None and not await self._took(poll, poll.span):
             return True
+        if poll.span is None and not poll.current:
+            self._note_behind(poll)
+            return False
         await self._believe("span")
+        self._behind = False
         if not poll.current:
-            return poll.span is not None
+            return True
         await self._coordinator.settle(decoding.chain_provisional(poll.head, poll.provisional))
         await self._compare_slice()
         return False
@@ -159,6 +164,12 @@ class Follower:
         for _ in entries:
             self._round.popleft()
         await self._believe("books")
+
+    def _note_behind(self, poll: Poll) -> None:
+        """Once: it is common behind a load balancer, and the engine notices by the clock when it lasts."""
+        if not self._behind:
+            self._behind = True
+            self._coordinator.log("chain.behind", {"head": poll.head, "next": self._watcher.next_block})
 
     # What cannot be believed ------------------------------------------------------------------------------------------
 
