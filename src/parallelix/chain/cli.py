@@ -1,4 +1,4 @@
-"""`parallelix chain`: deploy the five contracts, accept them as their owner, and show a deployment.
+"""`parallelix chain`: deploy the five contracts, accept them as their owner, show a deployment, and what nodes earn.
 
 Also `python -m parallelix.chain.cli`, where the `parallelix` command is not installed.
 """
@@ -15,7 +15,7 @@ import msgspec
 import typer
 
 from parallelix.chain import deployment as deploying
-from parallelix.chain import deployment_file, inspection, plan, wallet
+from parallelix.chain import deployment_file, inspection, plan, rewards_print, rewards_table, wallet
 from parallelix.chain.abi import Address
 from parallelix.chain.deployment import FEE_GWEI_MAX, GWEI, Settings
 from parallelix.chain.deployment_file import TOKEN, Deployment, Parameters, StepEntry
@@ -156,6 +156,25 @@ def show(
     return _ended(console, lambda: _show(console, file, rpc))
 
 
+@app.command(short_help="What each node earned on each day, and why.")
+def rewards(
+    deployment: Annotated[Path, typer.Option("--deployment", metavar="FILE", help="The deployment file.")],
+    rpc: Annotated[str, typer.Option("--rpc", metavar="URL", envvar="PARALLELIX_RPC", help=RPC_HELP)],
+    node: Annotated[int | None, typer.Option("--node", metavar="ID", min=1, help="This node only.")] = None,
+    day: Annotated[str, typer.Option("--day", metavar="YYYY-MM-DD", help="This UTC day only.")] = "",
+    block: Annotated[
+        int | None, typer.Option("--block", metavar="N", min=0, help="As of this block; the newest by default.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Compare with what the contract says; exit 1 where it differs.")
+    ] = False,
+    json: Json = False,
+) -> int:
+    """What each node earned on each UTC day, computed from the events of the rewards contract alone."""
+    console = Console.standard(json=json)
+    return _ended(console, lambda: _rewards(console, deployment, rpc, node, day, block, check))
+
+
 def _ended(console: Console, work: Any) -> int:
     """The exit code, with every refusal as one line on standard error."""
     try:
@@ -255,6 +274,20 @@ async def _show(console: Console, file: Path, rpc: str) -> int:
     holds = not inspection.failed(checks)
     console.value(ShowAnswer(deployment=found, checks=tuple(checks), holds=holds))
     return 0 if holds else EXIT_FAILED
+
+
+async def _rewards(
+    console: Console, file: Path, rpc: str, node: int | None, day: str, block: int | None, check: bool
+) -> int:
+    found = _read(file)
+    wanted = rewards_table.parse_day(day) if day else None
+    async with connected(rpc) as endpoint:
+        console.live("reading the events of the rewards contract")
+        table = await rewards_table.read_table(endpoint, found, block=block, node_id=node, day=wanted, check=check)
+    console.clear_live()
+    rewards_print.show(console, table)
+    console.value(table)
+    return 0 if table.holds else EXIT_FAILED
 
 
 def _print(console: Console, found: Deployment) -> None:
