@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from chain_scene import Ethereum
-from rewards_scene import DAY, HOUR, Operators, Seen
+from operators_scene import DAY, HOUR, Operators, Seen
 
 from parallelix.chain import deployment_file
 from parallelix.chain.abi import Event, read_log, table_of
