@@ -13,12 +13,9 @@ from pathlib import Path
 from bench import reorgs
 from bench.books import Findings, audit, read_books
 from bench.chain_books import Agreement
-from bench.chain_stage import KILLED, ChainStage, Miner, chain_stage, restless, steady_clients
-from bench.chain_traffic import Restless
-from bench.chain_world import ChainWorld
-from bench.crash import at_rest as requests_at_rest
+from bench.chain_stage import KILLED, ChainStage, mining, restless
+from bench.chain_traffic import Crowd
 from bench.crash import copied
-from bench.crash_clients import Clients
 
 POINTS: Mapping[str, int] = {
     "follower.span_read": 25,
@@ -53,21 +50,21 @@ class PointResult:
 
 @dataclass(kw_only=True)
 class CrashRun:
-    """`findings` is the audit of requests and records at the end; `rests` how often all came to rest in between."""
+    """`findings` is the audit of requests and records at the end; `rests` how often all came to rest."""
 
     points: dict[str, PointResult] = field(default_factory=lambda: {point: PointResult() for point in POINTS})
+    agreement: Agreement = field(default_factory=Agreement)
+    """At the end."""
     unreached: Counter[str] = field(default_factory=Counter[str])
     rests: int = 0
     reorgs_while_dead: int = 0
     seconds: float = 0.0
     acknowledged: int = 0
-    answers: Counter[str] = field(default_factory=Counter[str])
-    deeds: Counter[str] = field(default_factory=Counter[str])
     findings: Findings = field(default_factory=Findings)
     restless: list[str] = field(default_factory=list[str])
     """What was still on its way when all should have been at rest."""
     store: Path = Path()
-    """A copy of the store at rest."""
+    """A copy of the store at the end."""
 
     @property
     def cycles(self) -> int:
@@ -75,55 +72,42 @@ class CrashRun:
 
     @property
     def sound(self) -> bool:
-        agreed = all(bool(result.agreement) for result in self.points.values())
+        agreed = bool(self.agreement) and all(bool(result.agreement) for result in self.points.values())
         return agreed and not self.findings and not self.restless
 
 
 async def crashes(
-    folder: Path,
-    world: ChainWorld,
+    stage: ChainStage,
+    crowd: Crowd,
+    run: CrashRun,
     cycles: int,
-    seed: int,
+    chance: random.Random,
     *,
     say: Callable[[str], None],
     rest_every: int,
-    look: Callable[[ChainStage, CrashRun], None] = lambda stage, run: None,
-) -> CrashRun:
-    """`rest_every`: after so many cycles all comes to rest and is compared; after each one what is dead is. `look` is
-    called with the stage at rest, at the end."""
-    run, chance, started_at = CrashRun(), random.Random(seed), time.monotonic()
-    async with chain_stage(folder, world) as stage:
-        miner = asyncio.create_task(Miner(world=world).run())
-        clients, people = steady_clients(stage, chance), Restless(stage, chance)
-        clients.start()
-        people.start()
-        try:
-            assert stage.coordinator is not None
-            stage.coordinator.kill()
-            for cycle in range(cycles):
-                point = list(POINTS)[cycle % len(POINTS)]
-                died = await died_at(stage, run, point, chance)
-                result = run.points[point]
-                after = stage.agreement()
-                result.cycles += died
-                result.agreement.add(after)
-                say(f"cycle {run.cycles} of {cycles}, {point}: {'agrees' if after else after.findings[:3]}")
-                if chance.randrange(REORG_ONE_IN) == 0:
-                    reorg = reorgs.random_reorg(world, chance)
-                    run.reorgs_while_dead += reorg is not None and reorg.counts
-                if run.cycles % rest_every == 0 or cycle == cycles - 1:
-                    await rested(stage, run, result, people, clients)
-            run.seconds = time.monotonic() - started_at
-            close(stage, run, clients.acknowledged() | dict(people.acknowledged))
-            run.findings.broken += people.problems
-            run.findings.broken += [problem for intent in clients.intents for problem in intent.problems]
-            run.answers, run.deeds = people.answers, people.deeds.done
-            look(stage, run)
-        finally:
-            miner.cancel()
-            await people.aclose()
-            await clients.aclose()
-    return run
+) -> None:
+    """Expects a stage whose coordinator runs, and leaves one where all is at rest and it is dead. After each cycle the
+    dead store is compared, after `rest_every` of them all comes to rest first."""
+    started_at = time.monotonic()
+    assert stage.coordinator is not None
+    stage.coordinator.kill()
+    async with mining(stage.world):
+        crowd.start(acting=True)
+        for number in range(1, cycles + 1):
+            point = list(POINTS)[(number - 1) % len(POINTS)]
+            result = run.points[point]
+            result.cycles += await died_at(stage, run, point, chance)
+            after = stage.agreement()
+            result.agreement.add(after)
+            say(f"cycle {number} of {cycles}, {point}: {'agrees' if after else after.findings[:3]}")
+            if chance.randrange(REORG_ONE_IN) == 0:
+                reorg = reorgs.random_reorg(stage.world, chance)
+                run.reorgs_while_dead += reorg is not None and reorg.counts
+            if number % rest_every == 0 and number < cycles:
+                await rested(stage, crowd, run, result.agreement)
+                crowd.start(acting=True)
+        await rested(stage, crowd, run, run.agreement)
+    run.seconds += time.monotonic() - started_at
 
 
 async def died_at(stage: ChainStage, run: CrashRun, point: str, chance: random.Random) -> bool:
@@ -143,25 +127,21 @@ async def died_at(stage: ChainStage, run: CrashRun, point: str, chance: random.R
     return False
 
 
-async def rested(stage: ChainStage, run: CrashRun, result: PointResult, people: Restless, clients: Clients) -> None:
+async def rested(stage: ChainStage, crowd: Crowd, run: CrashRun, agreement: Agreement) -> None:
     """Starts a coordinator that lives. With nobody acting, all comes to rest and agrees; then it is killed too."""
     await stage.start()
-    await people.stop()
-    await clients.stop()
-    await requests_at_rest(clients)
+    await crowd.stop()
     await stage.at_rest()
     assert stage.coordinator is not None
     stage.coordinator.kill()
-    result.agreement.add(stage.agreement())
+    agreement.add(stage.agreement())
     run.restless += restless(stage.ledger())
     run.rests += 1
-    clients.start()
-    people.start()
 
 
-def close(stage: ChainStage, run: CrashRun, acknowledged: dict[str, list[str]]) -> None:
-    """Audits what the last coordinator has left behind."""
+def closed(stage: ChainStage, crowd: Crowd, run: CrashRun) -> None:
+    """Audits what the last coordinator has left behind, and keeps a copy of it."""
     run.store = copied(stage.store, stage.folder / "rest")
-    run.acknowledged = sum(len(ids) for ids in acknowledged.values())
-    books = read_books(f"sqlite:///{run.store}")
-    run.findings.add(audit(books, acknowledged))
+    run.acknowledged = sum(map(len, crowd.acknowledged.values()))
+    run.findings.add(audit(read_books(f"sqlite:///{run.store}"), crowd.acknowledged))
+    run.findings.broken += crowd.problems

@@ -6,12 +6,10 @@ import asyncio
 import contextlib
 import dataclasses
 import json
-import random
 import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,6 @@ from eth_account.signers.local import LocalAccount
 
 from bench.chain_books import OVER, Agreement, ChainReader, LedgerSide, read_ledger
 from bench.chain_world import ROLES_THAT_SEND, TOKEN, ChainWorld
-from bench.crash_clients import Clients
 from bench.echo_runtime import CONTEXT_TOKENS, DIGEST, MODEL
 from bench.nursery import Born, Nursery
 from bench.reorgs import DEPTH_MAX
@@ -38,6 +35,7 @@ KILLED = -9
 CONFIRMATIONS = DEPTH_MAX
 START_SECONDS = 60.0
 REST_SECONDS = 90.0
+EARNING_SECONDS = 120.0
 LOOK_SECONDS = 0.05
 WORD_SECONDS = 0.01
 SLOTS = 64
@@ -65,20 +63,21 @@ SETTINGS: dict[str, Any] = {
 """As fast as the chain below it, whose blocks come many times a second."""
 
 
-@dataclass(kw_only=True)
-class Miner:
-    """Blocks at a steady pace, with pauses where asked for."""
+@asynccontextmanager
+async def mining(world: ChainWorld, *, blocks: int = 2, pause_seconds: float = 0.1) -> AsyncGenerator[None]:
+    """Blocks at a steady pace."""
 
-    world: ChainWorld
-    pause_seconds: float = 0.1
-    blocks: int = 2
-    held: bool = False
-
-    async def run(self) -> None:
+    async def mine() -> None:
         while True:
-            if not self.held:
-                self.world.mine(self.blocks)
-            await asyncio.sleep(self.pause_seconds)
+            world.mine(blocks)
+            await asyncio.sleep(pause_seconds)
+
+    task = asyncio.create_task(mine())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait((task,))
 
 
 class ChainStage:
@@ -242,6 +241,14 @@ class ChainStage:
 
         await self.until(f"block {block} is read", holds, seconds=REST_SECONDS)
 
+    async def earning(self) -> None:
+        """Waits until the rewards contract pays the node, which takes it some slots of ten seconds."""
+
+        async def holds() -> bool:
+            return "liveness" in {intent.role for intent in self.ledger().intents if intent.state == "final"}
+
+        await self.until("the node earns", holds, seconds=EARNING_SECONDS)
+
     async def at_rest(self) -> None:
         """Waits until nothing is open: every record anchored, all spending settled, every intent over but reports on
         nodes, which never end. What does not come to rest is for an audit to find."""
@@ -286,10 +293,6 @@ async def chain_stage(
     finally:
         await stage.aclose()
         nursery.close()
-
-
-def steady_clients(stage: ChainStage, chance: random.Random, *, rate: float = RATE) -> Clients:
-    return Clients(stage.url, stage.keys[STEADY], rate=rate, chance=chance)
 
 
 def log_lines(path: Path, event: str) -> list[dict[str, Any]]:

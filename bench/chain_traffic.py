@@ -15,8 +15,10 @@ from typing import Any
 import httpx
 from eth_account.signers.local import LocalAccount
 
-from bench.chain_stage import RESTLESS, ChainStage
+from bench.chain_stage import RATE, RESTLESS, STEADY, ChainStage
 from bench.chain_world import TOKEN, ChainWorld, Sent
+from bench.crash import at_rest as requests_at_rest
+from bench.crash_clients import Clients
 from bench.echo_runtime import MODEL
 from parallelix.protocol.registry import MINIMUM_STAKE_WEI
 
@@ -189,3 +191,35 @@ class Restless:
         if not answer.is_success and answer.status_code not in REFUSALS:
             self.problems.append(f"{path}: {answer.status_code} {answer.text[:200]}")
         return answer
+
+
+class Crowd:
+    """Everybody: steady clients, whose every prompt must be answered, and restless people."""
+
+    def __init__(self, stage: ChainStage, chance: random.Random) -> None:
+        self.clients = Clients(stage.url, stage.keys[STEADY], rate=RATE, chance=chance)
+        self.people = Restless(stage, chance)
+        self._stage = stage
+
+    def start(self, *, acting: bool) -> None:
+        """`acting`: people also do things on the chain by themselves."""
+        self.clients.start()
+        self.people.start(acting=acting)
+
+    async def stop(self) -> None:
+        """Nobody begins anything; returns when what was begun is over. A coordinator has to be there."""
+        await self.people.stop()
+        await self.clients.stop()
+        await requests_at_rest(self.clients)
+
+    async def aclose(self) -> None:
+        await self.people.aclose()
+        await self.clients.aclose()
+
+    @property
+    def acknowledged(self) -> dict[str, list[str]]:
+        return self.clients.acknowledged() | dict(self.people.acknowledged)
+
+    @property
+    def problems(self) -> list[str]:
+        return [*self.people.problems, *(problem for intent in self.clients.intents for problem in intent.problems)]

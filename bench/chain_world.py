@@ -144,6 +144,14 @@ class ChainWorld:
         self.sent[hash_] = sent
         return sent
 
+    def offer(self, raw: str) -> bool:
+        """Hands signed bytes to the pool. False where it refuses them: their number is used, or too far ahead."""
+        try:
+            self.anvil.ask("eth_sendRawTransaction", raw)
+        except RuntimeError:
+            return False
+        return True
+
     def do(self, sender: LocalAccount, call: Call) -> list[Log]:
         """Sends and mines. Raises `ChainFaulty` when the contract refuses."""
         sent = self.send(sender, call)

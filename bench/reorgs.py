@@ -16,6 +16,7 @@ from bench.chain_world import ChainWorld
 
 DEPTH_MAX = 12
 """As many blocks as confirm what is believed."""
+OTHERS = "the coordinator's"
 Fate: TypeAlias = Literal["kept", "moved", "changed", "dropped"]
 FATES: tuple[Fate, ...] = ("kept", "moved", "changed", "dropped")
 
@@ -51,6 +52,10 @@ class Reorg:
     fates: Counter[Fate] = field(default_factory=Counter[Fate])
     """Only of those that are where they were meant to be."""
     astray: list[str] = field(default_factory=list[str])
+    replaced_calls: list[str] = field(default_factory=list[str])
+    """What the replaced ones had called; `OTHERS` where they were not sent from here."""
+    dropped: list[str] = field(default_factory=list[str])
+    """The bytes of those that came back nowhere."""
 
     @property
     def replaced(self) -> int:
@@ -132,6 +137,11 @@ def reorganise(world: ChainWorld, placings: Sequence[Placing], depth: int) -> Re
     for each in placings:
         if _as_meant(world, each, first):
             reorg.fates[each.fate] += 1
+            if each.fate != "kept":
+                sent = world.sent.get(each.mined.hash)
+                reorg.replaced_calls.append(sent.what if sent else OTHERS)
+            if each.fate == "dropped":
+                reorg.dropped.append(each.mined.raw)
         else:
             reorg.astray.append(f"{each.mined.hash}: not {each.fate}")
     return reorg
