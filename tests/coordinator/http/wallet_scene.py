@@ -17,11 +17,11 @@ async def asked_nonce(http: httpx.AsyncClient) -> dict[str, Any]:
     return answer.json()
 
 
-def message_of(nonce: dict[str, Any], address: str, **changes: Any) -> SignIn:
+def message_of(asked: dict[str, Any], account: str, **changes: Any) -> SignIn:
     message = SignIn(
-        domain=nonce["domain"], address=address, statement="Sign in to ParalleliX.", uri=nonce["uri"],
-        version=nonce["version"], chain_id=nonce["chain_id"], nonce=nonce["nonce"], issued_at=nonce["issued_at"],
-        expiration_time=nonce["expiration_time"],
+        domain=asked["domain"], address=account, statement="Sign in to ParalleliX.", uri=asked["uri"],
+        version=asked["version"], chain_id=asked["chain_id"], nonce=asked["nonce"], issued_at=asked["issued_at"],
+        expiration_time=asked["expiration_time"],
     )  # fmt: skip
     return msgspec.structs.replace(message, **changes)
 
