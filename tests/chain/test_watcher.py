@@ -322,7 +322,7 @@ async def test_a_span_that_changes_while_it_is_read_is_read_again(scene: Scene, 
         nonlocal asked
         if asks_block(method, parameters, last):
             asked += 1
-            return {**result, "hash": f"0x{asked:064x}"}
+            return {**result, "timestamp": hex(asked)}
         return result
 
     endpoint.twist = jump
@@ -410,6 +410,48 @@ async def test_logs_that_come_twice_or_out_of_order_count_once_and_in_order(scen
     assert [each.amount for each in events_in(poll) if isinstance(each, Deposited)] == [1, 2, 3]
 
 
+def only_where(place: str, change: Callable[[Logs], Logs]) -> Twist:
+    """Twists the logs of one kind of question: by "fromBlock", or by "blockHash"."""
+
+    def twist(method: str, parameters: list[Any], result: Any) -> Any:
+        return change(result) if method == "eth_getLogs" and place in parameters[0] else result
+
+    return twist
+
+
+async def test_logs_that_the_endpoints_index_does_not_have_yet_are_found_in_their_block(
+    scene: Scene, endpoint: Endpoint
+) -> None:
+    for amount in (1, 2, 3):
+        scene.deposit("ann", amount)
+    scene.confirm()
+    endpoint.twist = only_where("fromBlock", lambda logs: logs[:1])
+
+    poll = await scene.take()
+
+    assert [each.amount for each in events_in(poll) if isinstance(each, Deposited)] == [1, 2, 3]
+
+
+async def test_a_log_that_its_block_does_not_know_is_refused(scene: Scene, endpoint: Endpoint) -> None:
+    scene.deposit()
+    scene.confirm()
+    endpoint.twist = only_where("blockHash", lambda _logs: [])
+
+    with pytest.raises(LogRefused, match="it is not there when its block is asked by itself"):
+        await scene.take()
+
+
+async def test_blocks_without_logs_of_ours_are_not_asked_by_themselves(scene: Scene, endpoint: Endpoint) -> None:
+    await scene.take()
+    scene.confirm()
+    endpoint.asked.clear()
+
+    await scene.take()
+
+    # The span's, and those after it.
+    assert endpoint.asked["eth_getLogs"] == 2
+
+
 async def test_an_endpoint_that_refuses_many_results_is_asked_for_fewer_blocks(
     scene: Scene, endpoint: Endpoint
 ) -> None:
@@ -418,7 +460,8 @@ async def test_an_endpoint_that_refuses_many_results_is_asked_for_fewer_blocks(
     scene.confirm()
 
     def narrow(method: str, parameters: list[Any], result: Any) -> Any:
-        if method == "eth_getLogs" and int(parameters[0]["toBlock"], 16) - int(parameters[0]["fromBlock"], 16) > 2:
+        where: dict[str, str] = parameters[0] if method == "eth_getLogs" else {}
+        if "toBlock" in where and int(where["toBlock"], 16) - int(where["fromBlock"], 16) > 2:
             raise Refusal("query returned more than 10000 results")
         return result
 

@@ -11,12 +11,14 @@ from parallelix.chain.abi import Address, Call, Function, Log
 
 
 class Block(msgspec.Struct, frozen=True, kw_only=True):
-    """A block's place in its chain. Hashes are 0x-hex, `time` is Unix seconds."""
+    """A block's place in its chain. Hashes are 0x-hex, `time` is Unix seconds, `bloom` tells what its logs may be of
+    (empty where the endpoint gives none)."""
 
     number: int
     hash: str
     parent_hash: str
     time: int
+    bloom: bytes = b""
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):

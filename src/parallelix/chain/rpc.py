@@ -23,6 +23,7 @@ REQUEST_SECONDS = 30.0
 TRIES = 3
 """Of a request whose connection broke. The same signed transaction twice is still one transaction."""
 HASH_BYTES = 32
+BLOOM_BYTES = 256
 COUNT_MAX = 2**53 - 1
 """No block's number and no second comes near it, and every store holds it."""
 NO_PROPER_ANSWER = (Web3Exception, ValueError, TypeError, LookupError, AttributeError, RecursionError)
@@ -150,11 +151,16 @@ class Rpc:
     async def logs(
         self, *, addresses: Sequence[Address], topics: Sequence[bytes], first_block: int, last_block: int
     ) -> list[Log]:
-        wanted: dict[str, Any] = {
-            "address": [to_checksum_address(each) for each in addresses],
-            "fromBlock": first_block,
-            "toBlock": last_block,
-        }
+        return await self._logs(addresses, topics, {"fromBlock": first_block, "toBlock": last_block})
+
+    async def logs_of_block(
+        self, block_hash: str, *, addresses: Sequence[Address], topics: Sequence[bytes]
+    ) -> list[Log]:
+        """The same of one block, which many nodes read from the block itself and not from their index of logs."""
+        return await self._logs(addresses, topics, {"blockHash": block_hash})
+
+    async def _logs(self, addresses: Sequence[Address], topics: Sequence[bytes], where: dict[str, Any]) -> list[Log]:
+        wanted = {"address": [to_checksum_address(each) for each in addresses], **where}
         if topics:
             wanted["topics"] = [["0x" + each.hex() for each in topics]]
         return await self._ask(
@@ -219,9 +225,7 @@ class Rpc:
 
 
 @asynccontextmanager
-async def connected(
-    url: str, *, tries: int = TRIES, request_seconds: float = REQUEST_SECONDS
-) -> AsyncGenerator[Rpc]:
+async def connected(url: str, *, tries: int = TRIES, request_seconds: float = REQUEST_SECONDS) -> AsyncGenerator[Rpc]:
     rpc = Rpc(url, tries=tries, request_seconds=request_seconds)
     try:
         yield rpc
@@ -252,7 +256,14 @@ def _block_found(found: BlockData) -> Block:
     number, time = _number(found.get("number")), _number(found.get("timestamp"))
     if max(number, time) > COUNT_MAX:
         raise ValueError(f"block {number} of second {time}, at most {COUNT_MAX}")
-    return Block(number=number, hash=_hash(found.get("hash")), parent_hash=_hash(found.get("parentHash")), time=time)
+    bloom = found.get("logsBloom")
+    return Block(
+        number=number,
+        hash=_hash(found.get("hash")),
+        parent_hash=_hash(found.get("parentHash")),
+        time=time,
+        bloom=bytes(bloom) if isinstance(bloom, bytes) and len(bloom) == BLOOM_BYTES else b"",
+    )
 
 
 def _hash(value: object) -> str:

@@ -6,8 +6,9 @@ yet is *provisional*: it is read anew at every poll, so a reorganisation undoes 
 
 What is checked of each answer: the chain's id; that the cursor's block still has the hash it was read with, and that
 the span's first block names it as its parent; that the last block has one hash before and after the logs were read;
-that each log is one that was asked for, from a block of the span with that block's hash, once. `compare` then holds our
-books against the contracts' own views at the same block.
+that each log is one that was asked for, from a block of the span with that block's hash, once; in short spans also
+that a block whose bloom allows for logs of ours has those, and no others, when it is asked by itself. `compare` then
+holds our books against the contracts' own views at the same block.
 
 **Where trust ends.** Nothing here verifies Ethereum's own proofs: what is believed is what endpoints say.
 
@@ -29,6 +30,7 @@ from functools import partial
 from itertools import pairwise
 
 import msgspec
+from eth_utils.crypto import keccak
 
 from parallelix.chain import books
 from parallelix.chain.abi import Address, Event, Happened, Log, read_log, table_of
@@ -53,6 +55,9 @@ LOGS_MAX = 20_000
 """In one answer. More than a block's gas can pay for: 60 million, at more than 5,000 for the cheapest of our events."""
 WHOLE_LOGS_MAX = 50_000
 """In a span that must be read to the end before it can be checked: some 100 MB."""
+NEAR_BLOCKS_MAX = 64
+"""Up to here every block of a span is looked at by itself. Blocks of long ago are many, and their logs long settled."""
+BLOOM_BITS = 2_048
 HALVINGS_MAX = 4
 """In one poll; the size that was found is kept for the next one."""
 LAG_POLLS_MAX = 15
@@ -295,8 +300,11 @@ class _Reader:
         logs, last = await self._windows(first, last, logs_max=logs_max)
         if last != before.number:
             before = await self.rpc.block(last)
-        numbers = sorted({log.block_number for log in logs})
+        near = last - first < NEAR_BLOCKS_MAX
+        numbers = range(first, last + 1) if near else sorted({log.block_number for log in logs})
         blocks = dict(zip(numbers, await answers([partial(self.rpc.block, each) for each in numbers]), strict=True))
+        if near:
+            logs = await self._with_overlooked(logs, blocks.values(), first, last)
         after = await self.rpc.block(last)
         if before is None or before != after:
             return None
@@ -309,6 +317,20 @@ class _Reader:
 
     async def happened(self, wanted: _Wanted, first: int, last: int) -> tuple[Happened, ...]:
         return _decoded(await self._logs(wanted, first, last), wanted)
+
+    async def _with_overlooked(
+        self, logs: list[Log], blocks: Iterable[Block | None], first: int, last: int
+    ) -> list[Log]:
+        """Asks each block that may hold logs of ours by itself: a node's index of logs can be behind its blocks."""
+        asked = [block for block in blocks if block is not None and _may_hold(block.bloom, self._wanted)]
+        topics = _topics(self._wanted)
+        ask = partial(self.rpc.logs_of_block, addresses=list(self._wanted), topics=topics)
+        found = [log for each in await answers([partial(ask, block.hash) for block in asked]) for log in each]
+        numbers = {block.number for block in asked}
+        only = [log for log in set(logs).difference(found) if log.block_number in numbers]
+        if only:
+            raise LogRefused(_name(min(only, key=_place)), "it is not there when its block is asked by itself")
+        return checked([*logs, *found], self._wanted, first_block=first, last_block=last)
 
     async def _windows(self, first: int, last: int, *, logs_max: int) -> tuple[list[Log], int]:
         """Logs, and the last block that was reached. As many blocks at once as the endpoint bears."""
@@ -334,8 +356,7 @@ class _Reader:
         return found, first - 1
 
     async def _logs(self, wanted: _Wanted, first: int, last: int) -> list[Log]:
-        topics = sorted({topic for events in wanted.values() for topic in events})
-        logs = await self.rpc.logs(addresses=list(wanted), topics=topics, first_block=first, last_block=last)
+        logs = await self.rpc.logs(addresses=list(wanted), topics=_topics(wanted), first_block=first, last_block=last)
         if len(logs) > LOGS_MAX:
             raise RpcRefused(f"{self.rpc.name}: {len(logs)} logs in blocks {first} to {last}, at most {LOGS_MAX}")
         return checked(logs, wanted, first_block=first, last_block=last)
@@ -386,6 +407,25 @@ def _decoded(logs: Iterable[Log], wanted: _Wanted) -> tuple[Happened, ...]:
 
 def _wanted(deployment: Deployment, contracts: Mapping[str, tuple[type[Event], ...]]) -> _Wanted:
     return {deployment.address(name): table_of(events) for name, events in contracts.items()}
+
+
+def _topics(wanted: _Wanted) -> list[bytes]:
+    return sorted({topic for events in wanted.values() for topic in events})
+
+
+def _may_hold(bloom: bytes, wanted: _Wanted) -> bool:
+    """Whether a block with this bloom can hold such a log. One in some that can does not."""
+    bits = int.from_bytes(bloom, "big")
+    return any(
+        _is_in(bits, bytes.fromhex(address[2:])) and any(_is_in(bits, topic) for topic in events)
+        for address, events in wanted.items()
+    )
+
+
+def _is_in(bloom: int, value: bytes) -> bool:
+    """Three bits of 2,048, named by the first three pairs of bytes of the value's Keccak hash."""
+    digest = keccak(value)
+    return all(bloom >> (int.from_bytes(digest[at : at + 2], "big") % BLOOM_BITS) & 1 for at in (0, 2, 4))
 
 
 def _place(log: Log) -> tuple[int, int, str]:
