@@ -20,15 +20,19 @@ from parallelix.engine.rows import (
     AttemptRow,
     BalanceRow,
     BatchRow,
+    ChainCursorRow,
+    ClearanceRow,
     FaultRow,
     KeyRow,
     NodeLivenessRow,
     NodeRow,
     RecordRow,
+    RegistrationRow,
     RequestRow,
     Row,
     TransferRow,
     UptimeRow,
+    VaultAccountRow,
 )
 from parallelix.engine.settings import DAY_MS, HOUR_MS, EngineSettings
 from parallelix.engine.snapshot import Idempotent, Snapshot
@@ -82,7 +86,8 @@ CATALOGUE = catalogue.parse(
 
 
 def settings(**changes: Any) -> EngineSettings:
-    return EngineSettings(**{"chain_id": 31337, "batch_ms": 10 * SECOND, **changes})
+    chosen: dict[str, Any] = {"chain_id": 31337, "batch_ms": 10 * SECOND, **changes}
+    return EngineSettings(**chosen)
 
 
 def registration(node_id: int, *, tier: int = 1, state: str = "active") -> Registration:
@@ -154,11 +159,15 @@ class World:
 
     def restart(self) -> None:
         """Forgets everything but the tables, as kill -9 does, and goes on from them."""
-        registrations = tuple(self.engine.registrations.values())
+        registrations = self._registrations()
         self.engine = Engine(self.settings, CATALOGUE)
         self.offers.clear()
         self.unconfirmed.clear()
         self._take(self.engine.restore(self.snapshot(), registrations, self.now, self.random.randbytes))
+
+    def _registrations(self) -> tuple[Registration, ...]:
+        """What another source than the tables tells of the nodes."""
+        return tuple(self.engine.registrations.values())
 
     def snapshot(self) -> Snapshot:
         requests = sorted(self.rows(RequestRow), key=lambda row: row.admitted_at)
@@ -201,6 +210,10 @@ class World:
             ),
             uptime=tuple(row for row in self.rows(UptimeRow) if row.hour >= self.now // HOUR_MS - HOURS_KEPT),
             liveness=tuple(self.rows(NodeLivenessRow)),
+            cursor=next(iter(self.rows(ChainCursorRow)), None),
+            vault_accounts=tuple(self.rows(VaultAccountRow)),
+            clearances=tuple(row for row in self.rows(ClearanceRow) if row.state == "open"),
+            registrations=tuple(self.rows(RegistrationRow)),
         )
 
     # The people --------

@@ -1,8 +1,8 @@
 """Accounts that live from deposits in the vault: what they may spend, and who bears what a deposit does not cover.
 
-A withdrawal that needs nobody's consent may take what work in progress counts on. The gap is then a debt of
-`source:uncovered:<account>`, written off against whatever that work brings: the operators go short, and what they are
-owed is never more than the vault holds.
+A withdrawal that needs nobody's consent may take what work in progress counts on. The gap is then a debt,
+`source:uncovered:<account>`, never more than what that work and a clearance still hold. As they end it is written off,
+against what the account has by then, else against what the operators are owed: that is never more than the vault holds.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 
 from parallelix.engine.effects import Refused
-from parallelix.engine.ledger import SETTLED, available, held, spent, uncovered
+from parallelix.engine.ledger import SETTLED, available, cleared, held, spent, uncovered
 from parallelix.engine.mirror import is_address
 from parallelix.engine.state import State
 
@@ -23,11 +23,10 @@ class Deposits(State):
         return self.settings.on_chain and is_address(account)
 
     def spendable_wei(self, account: str) -> int:
-        """What new requests of the account may hold: what is available, less what it may withdraw without a word."""
-        available_wei = self.ledger.balance_wei(available(account))
+        """What new requests of the account may hold: its own, less what it may withdraw without a word."""
         if not self.lives_from_deposit(account):
-            return available_wei
-        return max(0, available_wei - self.mirror.frozen_wei(account))
+            return self.ledger.balance_wei(available(account))
+        return max(0, self._own_wei(account) - self.mirror.frozen_wei(account))
 
     def limit_room_wei(self, account: str) -> int | None:
         """How much of its daily limit the account has left for new requests; None where no limit applies.
@@ -54,6 +53,15 @@ class Deposits(State):
         self._owing = {account for account, owed_wei in owing.items() if owed_wei}
         chosen = heapq.nlargest(limit, self._owing, key=lambda account: (owing[account], account))
         return tuple((account, self.mirror.accounts[account].settled_wei + owing[account]) for account in chosen)
+
+    def clearable_wei(self, account: str) -> int:
+        """What may leave the account's deposit at once."""
+        if not self.lives_from_deposit(account) or account in self.mirror.clearances:
+            return 0
+        if self.ledger.balance_wei(held(account)):
+            return self.spendable_wei(account)
+        # Nothing counts on the rest, so an open request of its own stands in the way of nobody.
+        return max(0, self._own_wei(account))
 
     # For the layers above ---------------------------------------------------------------------------------------------
 
@@ -104,21 +112,32 @@ class Deposits(State):
             )
         return None
 
+    def _own_wei(self, account: str) -> int:
+        """What is available and not needed for a debt."""
+        return self.ledger.balance_wei(available(account)) + self.ledger.balance_wei(uncovered(account))
+
     def _charge_deposit(self, account: str, charge_wei: int, request_id: str) -> None:
         """The charge is owed to the operators now, and taken when it is settled."""
         transfer_id = f"charge:{request_id}"
         self._post(transfer_id, held(account), spent(account), charge_wei, request_id)
         self.mirror.account(account).charge(charge_wei, now=self._now)
         self._owing.add(account)
-        self._write_off(account, spent(account), charge_wei, because=transfer_id)
+        self._write_off(account, because=transfer_id)
 
-    def _write_off(self, account: str, holder: str, at_most_wei: int, *, because: str) -> None:
-        """Pays the account's debt, if it has one, out of what has come to `holder`."""
-        debt_wei = -self.ledger.balance_wei(uncovered(account))
-        amount_wei = min(debt_wei, at_most_wei, self.ledger.balance_wei(holder))
-        if amount_wei > 0:
-            self._post(f"write_off:{because}", holder, uncovered(account), amount_wei, "")
-            self._log("vault.written_off", account=account, amount_wei=str(amount_wei), because=because)
+    def _write_off(self, account: str, *, because: str) -> None:
+        """Keeps the account's debt, if it has one, to what its open work and its clearance may still bring. The rest is
+        paid out of what it has available, by later deposits perhaps, and else by the operators."""
+        balance_wei = self.ledger.balance_wei
+        debt_wei = -balance_wei(uncovered(account))
+        if not debt_wei:
+            return
+        excess_wei = debt_wei - balance_wei(held(account)) - balance_wei(cleared(account))
+        for payer in (available(account), spent(account)):
+            amount_wei = min(excess_wei, balance_wei(payer))
+            if amount_wei > 0:
+                self._post(f"write_off:{because}:{payer}", payer, uncovered(account), amount_wei, "")
+                self._log("vault.written_off", payer=payer, amount_wei=str(amount_wei), because=because)
+                excess_wei -= amount_wei
 
     def _take_out(self, account: str, amount_wei: int, *, to: str, transfer_id: str) -> None:
         """Moves what has left the deposit, whether or not it was free to go."""
@@ -127,8 +146,7 @@ class Deposits(State):
             self._post(f"{transfer_id}:uncovered", uncovered(account), available(account), gap_wei, "")
             self._log("vault.uncovered", account=account, amount_wei=str(gap_wei), because=transfer_id)
         self._post(transfer_id, available(account), to, amount_wei, "")
-        spent_wei = self.ledger.balance_wei(spent(account))
-        self._write_off(account, spent(account), spent_wei, because=transfer_id)
+        self._write_off(account, because=transfer_id)
 
     def _settle(self, account: str, amount_wei: int, *, transfer_id: str) -> None:
         """What the vault has paid out for work. More than is owed here comes out of the account's own."""

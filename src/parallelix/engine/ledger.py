@@ -16,7 +16,7 @@ An account that is an address of the chain lives from its deposit in the vault, 
     spent:<account>          charged, to be settled: the operators' payable, which the vault holds
     settled                  what the vault has paid out for work
     cleared:<account>        frozen until a clearance is used, or can be used no more
-    source:uncovered:<account>      what left the deposit although work counted on it; written off as that work ends
+    source:uncovered:<account>      what left the deposit although work or a clearance counted on it, until they end
 
 The first three lines of an account, what is cleared and what is uncovered sum to its deposit, to the wei.
 """

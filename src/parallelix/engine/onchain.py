@@ -21,7 +21,7 @@ from parallelix.engine.chain_facts import (
     Withdrawn,
 )
 from parallelix.engine.effects import Answer, Refused
-from parallelix.engine.ledger import VAULT, available, cleared, held, spent
+from parallelix.engine.ledger import VAULT, available, cleared, spent
 from parallelix.engine.mirror import Clearance, Cursor, Part
 from parallelix.engine.nodes import Nodes
 from parallelix.engine.rows import RegistrationRow
@@ -198,15 +198,6 @@ class OnChain(Nodes):
             )
         return self._grant_clearance(account, event.amount_wei)
 
-    def clearable_wei(self, account: str) -> int:
-        """What may leave the account's deposit at once."""
-        if not self.lives_from_deposit(account) or account in self.mirror.clearances:
-            return 0
-        if self.ledger.balance_wei(held(account)):
-            return self.spendable_wei(account)
-        # Nothing counts on the rest, so an open request of its own stands in the way of nobody.
-        return self.ledger.balance_wei(available(account))
-
     def _grant_clearance(self, account: str, amount_wei: int) -> Answer:
         books, cursor = self.mirror.accounts[account], self.mirror.cursor
         assert cursor is not None, "a deposit came in a block"
@@ -233,9 +224,8 @@ class OnChain(Nodes):
         del self.mirror.clearances[account]
         self._rows.append(clearance.row("used" if used else "released", ended_at=self._now))
         if unused_wei:
-            transfer_id = _clearance_id("unclear", clearance)
-            self._post(transfer_id, cleared(account), available(account), unused_wei, "")
-            self._write_off(account, available(account), unused_wei, because=transfer_id)
+            self._post(_clearance_id("unclear", clearance), cleared(account), available(account), unused_wei, "")
+        self._write_off(account, because=_clearance_id("ended", clearance))
 
 
 def _clearance_id(purpose: str, clearance: Clearance) -> str:

@@ -484,7 +484,7 @@ class Steps(Admission):
         account, transfer_id = request.account, f"release:{request.request_id}"
         self._post(transfer_id, held(account), available(account), released_wei, request.request_id)
         if self.lives_from_deposit(account):
-            self._write_off(account, available(account), released_wei, because=transfer_id)
+            self._write_off(account, because=transfer_id)
 
     # Cancel -----------------------------------------------------------------------------------------------------------
 
