@@ -110,11 +110,13 @@ async def crashes(
     run.seconds += time.monotonic() - started_at
 
 
-async def died_at(stage: ChainStage, run: CrashRun, point: str, chance: random.Random) -> bool:
+async def died_at(
+    stage: ChainStage, run: CrashRun, point: str, chance: random.Random, *, seconds: float = CYCLE_SECONDS
+) -> bool:
     """Lets a coordinator live until it dies at the point. False when none reached it in time."""
     for _ in range(TRIES):
         born = stage.bear(kill_at=f"{point}:{chance.randint(1, POINTS.get(point, 1))}")
-        deadline = time.monotonic() + CYCLE_SECONDS
+        deadline = time.monotonic() + seconds
         while born.running and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         if born.exit_code == KILLED:

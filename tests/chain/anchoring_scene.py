@@ -12,13 +12,13 @@ from chain_scenario import record
 from chain_scene import Ethereum, funded, key
 
 import services
+from bench.record_edits import batch_of as batch_of
+from bench.record_edits import cut as cut
 from parallelix.chain.bindings.execution_anchor import ExecutionAnchorCalls
 from parallelix.chain.deployment_file import Deployment
 from parallelix.chain.rpc import Rpc
 from parallelix.chain.wallet import Wallet
-from parallelix.protocol import merkle
-from parallelix.protocol.encoding import to_hex
-from parallelix.protocol.records import GENESIS_HASH, Batch, ExecutionRecord, record_hash, record_hash_bytes
+from parallelix.protocol.records import GENESIS_HASH, Batch, ExecutionRecord, record_hash
 
 
 def chain_of(count: int) -> list[ExecutionRecord]:
@@ -26,28 +26,6 @@ def chain_of(count: int) -> list[ExecutionRecord]:
     for sequence in range(count):
         records.append(record(sequence, record_hash(records[-1]) if records else GENESIS_HASH))
     return records
-
-
-def cut(records: Sequence[ExecutionRecord], sizes: Sequence[int], *, number: int = 1) -> list[Batch]:
-    """Batches of these sizes from the first record on; what is left over is in none."""
-    batches: list[Batch] = []
-    first = 0
-    for size in sizes:
-        batches.append(batch_of(number + len(batches), records[first : first + size]))
-        first += size
-    return batches
-
-
-def batch_of(number: int, members: Sequence[ExecutionRecord]) -> Batch:
-    return Batch(
-        number=number,
-        previous_hash=members[0].previous_hash,
-        head_hash=record_hash(members[-1]),
-        first=members[0].sequence,
-        last=members[-1].sequence,
-        count=len(members),
-        merkle_root=to_hex(merkle.root([record_hash_bytes(each) for each in members])),
-    )
 
 
 async def anchor(ethereum: Ethereum, rpc: Rpc, deployment: Deployment, batches: Sequence[Batch]) -> None:

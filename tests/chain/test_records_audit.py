@@ -4,27 +4,27 @@ accused who left them alone."""
 from __future__ import annotations
 
 import asyncio
-import json
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import msgspec
 import pytest
-from anchoring_scene import anchor, chain_of, cut, retold
+from anchoring_scene import anchor, chain_of, retold
 from chain_scene import Ethereum
 
+from bench.record_edits import EVERY_EDIT, Export, cut, exported_anew, linked_anew, record_places
 from parallelix.chain import anchored, deployment_file
 from parallelix.chain.anchored import Anchored
 from parallelix.chain.deployment_file import Deployment
 from parallelix.chain.errors import BadArgument, BadResult, WrongChain
 from parallelix.chain.records_audit import FINDINGS_MAX, Audit, audit
 from parallelix.chain.rpc import Rpc, connected
-from parallelix.protocol.record_export import Header, lines_of, read_line, written
-from parallelix.protocol.records import Batch, ExecutionRecord, record_hash
+from parallelix.protocol.record_export import Header, lines_of, written
+from parallelix.protocol.records import Batch, ExecutionRecord
 
 SIZES = (60, 1, 45, 80, 30, 24)
 ANCHORED = sum(SIZES)
@@ -48,8 +48,12 @@ class Scene:
     def batches(self) -> list[Batch]:
         return [each.batch for each in self.on_chain.batches]
 
+    @property
+    def whole(self) -> Export:
+        return Export(header=self.header, batches=tuple(self.batches), records=self.records)
+
     def export(self) -> list[bytes]:
-        return [*lines_of(self.header, self.batches, self.records)]
+        return self.whole.lines()
 
     def audited(self, lines: Sequence[bytes]) -> Audit:
         return audit(lines, self.batches, chain_id=self.on_chain.chain_id, anchor=self.on_chain.anchor)
@@ -110,201 +114,13 @@ def test_an_export_of_nothing_is_right_as_long_as_nothing_is_anchored(scene: Sce
 
 # Edited, at random
 
-Lines: TypeAlias = "list[bytes]"
-Span: TypeAlias = "tuple[int, int]"
-Edit: TypeAlias = "Callable[[random.Random, Scene, Lines], tuple[Lines, Span, bool]]"
-"""Gives the edited lines, the records of which one at least has to be named, and whether that has to be exact."""
-
-
-def record_places(lines: Lines, *, last: int = ANCHORED - 1) -> list[int]:
-    """Where the anchored records stand."""
-    return [at for at, line in enumerate(lines) if b'"sequence":' in line and sequence_of(line) <= last]
-
-
-def sequence_of(line: bytes) -> int:
-    record = read_line(line)
-    assert isinstance(record, ExecutionRecord)
-    return record.sequence
-
-
-def leaf_paths(value: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    if isinstance(value, dict):
-        return [each for key, inner in value.items() for each in leaf_paths(inner, (*path, str(key)))]  # pyright: ignore
-    return [path]
-
-
-def with_altered_field(chance: random.Random, line: bytes) -> bytes:
-    whole: Any = json.loads(line)
-    path = chance.choice(leaf_paths(whole))
-    inner = whole
-    for key in path[:-1]:
-        inner = inner[key]
-    old = inner[path[-1]]
-    inner[path[-1]] = altered(chance, old)
-    return json.dumps(whole, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
-
-
-def altered(chance: random.Random, old: Any) -> Any:
-    if isinstance(old, int):
-        return chance.choice([old + 1, max(old - 1, 0) if old else old + 2, old + chance.randrange(1, 10**6)])
-    at = chance.randrange(len(old))
-    return old[:at] + chance.choice([each for each in "0123456789abcdef" if each != old[at]]) + old[at + 1 :]
-
-
-def edit_a_field(chance: random.Random, _scene: Scene, lines: Lines) -> tuple[Lines, Span, bool]:
-    at = chance.choice(record_places(lines))
-    sequence = sequence_of(lines[at])
-    return [*lines[:at], with_altered_field(chance, lines[at]), *lines[at + 1 :]], (sequence, sequence), True
-
-
-def edit_the_written_form(chance: random.Random, _scene: Scene, lines: Lines) -> tuple[Lines, Span, bool]:
-    at = chance.choice(record_places(lines))
-    sequence = sequence_of(lines[at])
-    whole: Any = json.loads(lines[at])
-    forms = [
-        json.dumps(whole, sort_keys=True).encode() + b"\n",
-        msgspec.json.encode(whole | {"note": "x"}, order="sorted") + b"\n",
-        lines[at][:-2] + b"\n",
-        b"\n",
-        b"\xff" + lines[at],
-    ]
-    return [*lines[:at], chance.choice(forms), *lines[at + 1 :]], (sequence, sequence), True
-
-
-def drop(chance: random.Random, _scene: Scene, lines: Lines) -> tuple[Lines, Span, bool]:
-    at = chance.choice(record_places(lines))
-    sequence = sequence_of(lines[at])
-    return [*lines[:at], *lines[at + 1 :]], (sequence, sequence), True
-
-
-def duplicate(chance: random.Random, _scene: Scene, lines: Lines) -> tuple[Lines, Span, bool]:
-    at = chance.choice(record_places(lines))
-    to = chance.randrange(1, len(lines) + 1)
-    sequence = sequence_of(lines[at])
-    return [*lines[:to], lines[at], *lines[to:]], (sequence, sequence), True
-
-
-def swap(chance: random.Random, _scene: Scene, lines: Lines) -> tuple[Lines, Span, bool]:
-    one, other = sorted(chance.sample(record_places(lines), 2))
-    edited = [*lines]
-    edited[one], edited[other] = edited[other], edited[one]
-    return edited, (sequence_of(lines[one]), sequence_of(lines[other])), False
-
-
-def move_to_another_batch(chance: random.Random, scene: Scene, lines: Lines) -> tuple[Lines, Span, bool]:
-    at = chance.choice(record_places(lines))
-    sequence = sequence_of(lines[at])
-    own = next(each for each in scene.batches if each.first <= sequence <= each.last)
-    rest = [*lines[:at], *lines[at + 1 :]]
-    others = [place for place in record_places(rest) if not own.first <= sequence_of(rest[place]) <= own.last]
-    to = chance.choice(others)
-    return [*rest[:to], lines[at], *rest[to:]], (sequence, sequence), True
-
-
-def exported_anew(scene: Scene, records: Sequence[ExecutionRecord], *, honest_batches: bool) -> Lines:
-    """As a liar would write it: every hash behind the edit made anew, and if they like, every batch line too."""
-    batches = scene.batches if honest_batches else cut(records, SIZES)
-    return [*lines_of(scene.header, batches, records)]
-
-
-def linked_anew(records: Sequence[ExecutionRecord], first: int) -> list[ExecutionRecord]:
-    """Numbers and links from `first` on follow from what stands before."""
-    linked = [*records[:first]]
-    for each in records[first:]:
-        linked.append(
-            msgspec.structs.replace(each, sequence=len(linked), previous_hash=record_hash(linked[-1]))
-            if linked
-            else each
-        )
-    return linked
-
-
-def edit_and_hash_anew(chance: random.Random, scene: Scene, _lines: Lines) -> tuple[Lines, Span, bool]:
-    at = chance.randrange(ANCHORED)
-    old = scene.records[at]
-    fields: list[Any] = [
-        {"usage": msgspec.structs.replace(old.usage, completion_tokens=chance.randrange(10**6))},
-        {"result_hash": altered(chance, old.result_hash)},
-        {"finished_at": old.finished_at + 1},
-    ]
-    records = [*scene.records]
-    records[at] = msgspec.structs.replace(old, **chance.choice(fields))
-    records = linked_anew(records, at + 1)
-    return exported_anew(scene, records, honest_batches=chance.random() < 0.5), (at, at), False
-
-
-def insert_and_hash_anew(chance: random.Random, scene: Scene, _lines: Lines) -> tuple[Lines, Span, bool]:
-    at = chance.randrange(1, ANCHORED)
-    forged = msgspec.structs.replace(scene.records[0], request_id=f"req_{chance.randrange(10**9):064x}")
-    records = linked_anew([*scene.records[:at], forged, *scene.records[at:]], at)
-    return exported_anew(scene, records, honest_batches=chance.random() < 0.5), (at, at), False
-
-
-def drop_and_hash_anew(chance: random.Random, scene: Scene, _lines: Lines) -> tuple[Lines, Span, bool]:
-    at = chance.randrange(ANCHORED)
-    records = linked_anew([*scene.records[:at], *scene.records[at + 1 :]], max(at, 1))
-    return exported_anew(scene, records, honest_batches=chance.random() < 0.5), (at, at), False
-
-
-def replace_in_a_batch(chance: random.Random, scene: Scene, lines: Lines) -> tuple[Lines, Span, bool]:
-    places = [at for at, line in enumerate(lines) if line.startswith(b'{"batch":{')]
-    at = chance.choice(places)
-    batch = scene.batches[places.index(at)]
-    whole: Any = json.loads(lines[at])
-    name = chance.choice([*whole["batch"], "merkle_root", "merkle_root"])
-    whole["batch"][name] = altered(chance, whole["batch"][name])
-    edited = msgspec.json.encode(whole, order="sorted") + b"\n"
-    return [*lines[:at], edited, *lines[at + 1 :]], (batch.first, batch.last), False
-
-
-def drop_a_batch_line(chance: random.Random, scene: Scene, lines: Lines) -> tuple[Lines, Span, bool]:
-    places = [at for at, line in enumerate(lines) if line.startswith(b'{"batch":{')]
-    at = chance.choice(places)
-    batch = scene.batches[places.index(at)]
-    return [*lines[:at], *lines[at + 1 :]], (batch.first, batch.last), False
-
-
-def cut_the_end_off(chance: random.Random, _scene: Scene, lines: Lines) -> tuple[Lines, Span, bool]:
-    places = record_places(lines)
-    kept = chance.choice([0, *range(len(places))])
-    return lines[: places[kept]], (sequence_of(lines[places[kept]]), ANCHORED - 1), False
-
-
-def drop_a_whole_batch(chance: random.Random, scene: Scene, lines: Lines) -> tuple[Lines, Span, bool]:
-    batch = chance.choice(scene.batches)
-    begin = next(at for at, line in enumerate(lines) if line == written_batch(batch))
-    return [*lines[:begin], *lines[begin + 1 + batch.count :]], (batch.first, batch.last), False
-
-
-def swap_two_batches(chance: random.Random, scene: Scene, lines: Lines) -> tuple[Lines, Span, bool]:
-    blocks: list[Lines] = []
-    for batch in scene.batches:
-        begin = lines.index(written_batch(batch))
-        blocks.append(lines[begin : begin + 1 + batch.count])
-    one, other = sorted(chance.sample(range(len(blocks)), 2))
-    blocks[one], blocks[other] = blocks[other], blocks[one]
-    rest = lines[1 + sum(map(len, blocks)) :]
-    edited = [lines[0], *(line for block in blocks for line in block), *rest]
-    return edited, (scene.batches[one].first, scene.batches[other].last), False
-
-
-def written_batch(batch: Batch) -> bytes:
-    return b'{"batch":' + msgspec.json.encode(batch, order="sorted") + b"}\n"
-
-
-EVERY_EDIT: tuple[Edit, ...] = (
-    edit_a_field, edit_a_field, edit_a_field, edit_the_written_form, drop, duplicate, swap, move_to_another_batch,
-    edit_and_hash_anew, insert_and_hash_anew, drop_and_hash_anew, replace_in_a_batch, replace_in_a_batch,
-    drop_a_batch_line, cut_the_end_off, drop_a_whole_batch, swap_two_batches,
-)  # fmt: skip
-
 
 def test_a_thousand_random_edits_are_all_noticed_and_the_records_named(scene: Scene) -> None:
     chance = random.Random(20261121)
     lines = scene.export()
     for number in range(EDITS):
         edit = EVERY_EDIT[number % len(EVERY_EDIT)]
-        edited, (first, last), exact = edit(chance, scene, [*lines])
+        edited, (first, last), exact = edit(chance, scene.whole, [*lines])
 
         assert edited != lines, (number, edit.__name__)
         found = scene.audited(edited)
@@ -325,7 +141,7 @@ def touches(named: Sequence[tuple[int | None, int | None]], first: int, last: in
 
 def test_an_altered_record_is_named_and_no_other(scene: Scene) -> None:
     lines = scene.export()
-    at = record_places(lines)[100]
+    at = record_places(lines, scene.whole)[100]
     lines[at] = lines[at].replace(b'"completion_tokens":120', b'"completion_tokens":20')
 
     found = scene.audited(lines)
@@ -338,7 +154,7 @@ def test_an_edit_with_all_hashes_made_anew_is_narrowed_to_its_batch(scene: Scene
     records = [*scene.records]
     records[100] = msgspec.structs.replace(records[100], rate=5)
 
-    found = scene.audited(exported_anew(scene, linked_anew(records, 101), honest_batches=True))
+    found = scene.audited(exported_anew(scene.whole, linked_anew(records, 101), honest_batches=True))
 
     altered_spans = [(each.first, each.last) for each in found.findings if each.kind == "altered"]
     assert altered_spans == [(61, 105), (106, 185), (186, 215), (216, 239)]
@@ -347,7 +163,7 @@ def test_an_edit_with_all_hashes_made_anew_is_narrowed_to_its_batch(scene: Scene
 
 def test_two_records_dropped_beside_each_other_are_both_named(scene: Scene) -> None:
     lines = scene.export()
-    at = record_places(lines)[100]
+    at = record_places(lines, scene.whole)[100]
 
     found = scene.audited([*lines[:at], *lines[at + 2 :]])
 
