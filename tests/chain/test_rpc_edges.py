@@ -13,6 +13,7 @@ from chain_scene import key
 import services
 from parallelix.chain.bindings.prlx import PRLXViews
 from parallelix.chain.errors import BadArgument, BadResult, ChainError, ChainUnreachable, RpcRefused, UnknownRevert
+from parallelix.chain.ports import Block
 from parallelix.chain.rpc import Rpc, connected
 
 SOMEBODY = key("somebody").address
@@ -30,6 +31,8 @@ QUESTIONS: dict[str, Callable[[Rpc], Any]] = {
     "send_raw": lambda rpc: rpc.send_raw(b"\x02"),
     "receipt": lambda rpc: rpc.receipt(HASH),
     "logs": lambda rpc: rpc.logs(addresses=[SOMEBODY], topics=[], first_block=0, last_block=1),
+    "logs_of_block": lambda rpc: rpc.logs_of_block(HASH, addresses=[SOMEBODY], topics=[]),
+    "block": lambda rpc: rpc.block(1),
 }
 
 
@@ -84,7 +87,7 @@ async def test_what_is_no_json_rpc_is_an_endpoint_that_cannot_be_reached(
     assert "secret" not in caught.value.message and "password" not in caught.value.message
 
 
-@pytest.mark.parametrize("question", sorted(set(QUESTIONS) - {"receipt", "send_raw"}))
+@pytest.mark.parametrize("question", sorted(set(QUESTIONS) - {"block", "receipt", "send_raw"}))
 @pytest.mark.parametrize("value", [None, {}, "nonsense", [1], "0x", 1.5, True])
 async def test_a_result_of_another_kind_never_breaks_us(
     endpoint: Endpoint, asking: Rpc, question: str, value: object
@@ -141,6 +144,37 @@ async def test_a_revert_with_broken_data_is_an_unknown_revert(endpoint: Endpoint
 
     with pytest.raises((UnknownRevert, ChainUnreachable)):
         await asking.call(SOMEBODY, b"")
+
+
+BLOCK = {"number": "0x1", "hash": HASH, "parentHash": HASH, "timestamp": "0x2"}
+
+
+async def test_a_block_is_read_and_one_that_is_not_there_is_none(endpoint: Endpoint, asking: Rpc) -> None:
+    endpoint.result(BLOCK)
+    assert await asking.block(1) == Block(number=1, hash=HASH, parent_hash=HASH, time=2)
+
+    endpoint.result(None)
+    assert await asking.block(1) is None
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"number": "0x2"},
+        {"number": None},
+        {"hash": None},
+        {"hash": "0x1234"},
+        {"parentHash": 5},
+        {"timestamp": hex(2**53)},
+    ],
+)
+async def test_a_block_that_is_not_the_one_asked_for_or_none_at_all_is_no_answer(
+    endpoint: Endpoint, asking: Rpc, lie: dict[str, Any]
+) -> None:
+    endpoint.result({**BLOCK, **lie})
+
+    with pytest.raises(ChainUnreachable):
+        await asking.block(1)
 
 
 async def test_an_account_without_a_contract_is_told_from_one_that_answers(endpoint: Endpoint, asking: Rpc) -> None:
