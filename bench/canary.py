@@ -3,8 +3,8 @@ must not be there.
 
     prompts     no database, log or wire between node and coordinator holds any part of a prompt or an answer
     nodes       no answer to a requester identifies a node: its id, keys, address, session or proof
-    secrets     no byte that a node sends holds one of its private keys or a token of its environment; no API key is
-                stored or logged
+    secrets     no byte that a node sends holds one of its private keys or a token of its environment; no API key and
+                no token of a wallet's session is stored or logged
 
 Coordinator and nodes are processes with every log switched on. All that goes between them, and between them and their
 requesters, passes a relay that keeps it. The coordinator is killed, so that its write-ahead log is searched as well.
@@ -32,7 +32,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from bench import loud_coordinator
-from bench.canary_requests import Requester, send_all, user
+from bench.canary_requests import Requester, add_key, send_all, user
 from bench.echo_node import echo_node
 from bench.echo_runtime import CONTEXT_TOKENS, DIGEST, MODEL
 from bench.haystack import Haystack, Needle, base64_texts, patterns
@@ -177,8 +177,10 @@ async def stage(
         for number in network.seats:
             lines[number] = await stack.enter_async_context(Relay(network.port).running())
         front = await stack.enter_async_context(Relay(network.port).running())
-        rich, poor = network.new_key(), network.new_key(account="poor", name="poor", credits_wei=0)
-        requester = Requester(front.url, rich, poor, found.prompts)
+        wallet = signing.NodeKey.generate()
+        rich = network.new_key(account=wallet.address)
+        poor = network.new_key(account="poor", name="poor", credits_wei=0)
+        requester = Requester(front.url, rich, poor, wallet, found.prompts, found.secrets)
         stack.push_async_callback(requester.aclose)
         add_identities(network, found.nodes)
         add_secrets(network, tokens, (rich, poor), found.secrets)
@@ -270,8 +272,7 @@ def add_secrets(network: Network, tokens: Mapping[str, str], api_keys: Sequence[
     for name, token in tokens.items():
         haystack.add(f"environment: {name}", token)
     for api_key in api_keys:
-        # Its digest is what a store keeps instead of it.
-        haystack.add("a requester's API key", api_key, digests=False)
+        add_key("a requester's API key", api_key, haystack)
 
 
 def modulus_of(key: Any) -> bytes:

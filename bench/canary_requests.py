@@ -19,6 +19,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from bench.echo_runtime import MODEL
 from bench.haystack import Haystack
+from parallelix.protocol.encoding import to_hex
+from parallelix.protocol.sign_in import SignIn
+from parallelix.protocol.signing import NodeKey
 
 CANARY_CHARACTERS = 24
 FINAL = frozenset({"completed", "failed", "expired", "cancelled"})
@@ -31,11 +34,16 @@ LARGE_BYTES = 5 * 1024 * 1024
 class Requester:
     """Sends canaries through a relay, and counts how its requests end."""
 
-    def __init__(self, url: str, api_key: str, poor_key: str, haystack: Haystack) -> None:
+    def __init__(
+        self, url: str, api_key: str, poor_key: str, wallet: NodeKey, haystack: Haystack, secrets: Haystack
+    ) -> None:
         self.outcomes: Counter[str] = Counter()
         self.completed: list[tuple[str, dict[str, Any]]] = []
         """(request id, result) of those with a result."""
         self.poor_key = poor_key
+        self.wallet = wallet
+        """Of the same account as the API key."""
+        self.secrets = secrets
         self._haystack = haystack
         self._http = aiohttp.ClientSession(
             url,
@@ -336,9 +344,43 @@ async def malformed(requester: Requester) -> None:
     await requester.call("GET", "/healthz", expect=200, x_note=mint("header"))
 
 
+async def wallet(requester: Requester) -> None:
+    """A sign-in, what it makes, and what is refused of it."""
+    nonce = json.loads(await requester.call("POST", "/v1/auth/nonce", expect=200))
+    message = SignIn(
+        domain=nonce["domain"], address=requester.wallet.address, statement=requester.mint("statement"),
+        uri=nonce["uri"], chain_id=nonce["chain_id"], nonce=nonce["nonce"], issued_at=nonce["issued_at"],
+    ).text  # fmt: skip
+    body = {"message": message, "signature": to_hex(requester.wallet.sign(message))}
+    tampered = body | {"message": message + f"\nRequest ID: {requester.mint('request id')}"}
+    await requester.call("POST", "/v1/auth/sign-in", expect=401, body=tampered)
+    await requester.call("POST", "/v1/auth/sign-in", expect=400, body=body | {"message": requester.mint("no message")})
+    session = json.loads(await requester.call("POST", "/v1/auth/sign-in", expect=201, body=body))
+    await requester.call("POST", "/v1/auth/sign-in", expect=401, body=body)
+    add_key("a session's token", session["token"], requester.secrets)
+    owner = f"Bearer {session['token']}"
+    made = json.loads(
+        await requester.call("POST", "/v1/keys", expect=201, body={"name": "canary"}, authorization=owner)
+    )
+    add_key("a key that a wallet made", made["api_key"], requester.secrets)
+    await requester.call("GET", "/v1/account", expect=200, authorization=f"Bearer {made['api_key']}")
+    await requester.call("POST", "/v1/account/clearance", expect=409, body={"amount_wei": "1"}, authorization=owner)
+    await requester.call("POST", "/v1/requests", expect=403, body={"model": MODEL, "prompt": "a"}, authorization=owner)
+    await requester.call("GET", "/v1/keys", expect=200, authorization=owner)
+    for key_id in (made["id"], session["id"]):
+        await requester.call("DELETE", f"/v1/keys/{key_id}", expect=200, authorization=owner)
+    requester.outcomes["refused"] += 5
+
+
+def add_key(name: str, secret: str, haystack: Haystack) -> None:
+    # Its digest is what a store keeps instead of it.
+    haystack.add(name, secret, digests=False)
+
+
 CASES: tuple[Callable[[Requester], Awaitable[None]], ...] = (
     native_chat, native_tools, native_completion, native_embedding, sealed_result, openai_chat, openai_others, failures,
     cancelled, left, expired, late, quoted, refused, malformed,
+    wallet,
 )  # fmt: skip
 
 
