@@ -12,13 +12,14 @@ from chain_scenario import record
 from chain_scene import Ethereum, funded, key
 
 import services
-from bench.record_edits import batch_of as batch_of
-from bench.record_edits import cut as cut
+from bench.record_edits import batch_of, cut
 from parallelix.chain.bindings.execution_anchor import ExecutionAnchorCalls
 from parallelix.chain.deployment_file import Deployment
 from parallelix.chain.rpc import Rpc
 from parallelix.chain.wallet import Wallet
 from parallelix.protocol.records import GENESIS_HASH, Batch, ExecutionRecord, record_hash
+
+__all__ = ["anchor", "batch_of", "chain_of", "cut", "retold"]
 
 
 def chain_of(count: int) -> list[ExecutionRecord]:
