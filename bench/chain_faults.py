@@ -14,15 +14,17 @@ import asyncio
 import random
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench.chain_books import Agreement
+from bench.chain_controls import live_controls, store_controls
 from bench.chain_crashes import CrashRun, closed, crashes
 from bench.chain_reorgs import ReorgRun, replace_blocks
-from bench.chain_stage import ChainStage, chain_stage, mining
+from bench.chain_stage import chain_stage, mining
+from bench.chain_tamper import TamperRun, tampered
 from bench.chain_traffic import Crowd
 from bench.chain_world import ChainWorld, chain_world
 from parallelix.devnet.report import Report
@@ -38,6 +40,9 @@ class Run:
 
     reorgs: ReorgRun = field(default_factory=ReorgRun)
     crash: CrashRun = field(default_factory=CrashRun)
+    tamper: TamperRun = field(default_factory=TamperRun)
+    controls: list[tuple[str, bool]] = field(default_factory=list[tuple[str, bool]])
+    """Faults put into copies of the store that is left, and whether the comparison noticed them."""
     answers: dict[str, int] = field(default_factory=dict[str, int])
     deeds: dict[str, int] = field(default_factory=dict[str, int])
 
@@ -46,6 +51,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.chain_faults", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--cycles", type=int, default=CYCLES)
     parser.add_argument("--reorgs", type=int, default=REORGS)
+    parser.add_argument("--edits", type=int, default=EDITS)
     parser.add_argument("--rest-every", type=int, default=REST_EVERY)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--report", type=Path, default=Path("reports/chain-faults.json"))
@@ -65,9 +71,13 @@ def main(arguments: list[str]) -> int:
                     say=lambda line: print(line, flush=True),
                 )
             )
+            run.tamper = tampered(world, run.crash.store, options.edits, options.seed)
+        controls = [*run.controls, *live_controls(folder / "controls", options.seed)]
+    for control, caught in controls:
+        report.control(control, caught)
     results = results_of(run)
     code = report.write(options.report, results, passed=passed(run))
-    print_summary(results, run)
+    print_summary(results, run, controls)
     return code
 
 
@@ -80,9 +90,8 @@ async def faults(
     seed: int,
     rest_every: int,
     say: Callable[[str], None],
-    look: Callable[[ChainStage, Run], None] | None = None,
 ) -> Run:
-    """`look` is called at the end, with the chain still there and the coordinator dead."""
+    """Leaves the tampering to the caller."""
     run, chance = Run(), random.Random(seed)
     async with chain_stage(folder, world) as stage:
         crowd = Crowd(stage, chance)
@@ -93,16 +102,19 @@ async def faults(
                 await crowd.stop()
             await crashes(stage, crowd, run.crash, cycles, chance, say=say, rest_every=rest_every)
             closed(stage, crowd, run.crash)
+            run.controls = store_controls(stage, run.crash.store)
             run.answers, run.deeds = dict(crowd.people.answers), dict(crowd.people.deeds.done)
-            if look is not None:
-                look(stage, run)
         finally:
             await crowd.aclose()
     return run
 
 
 def passed(run: Run) -> bool:
-    return run.crash.sound and bool(run.reorgs.agreement) and run.reorgs.counted > 0
+    reached = all(result.cycles for result in run.crash.points.values())
+    replaced = bool(run.reorgs.agreement) and run.reorgs.counted > 0
+    tamper = run.tamper
+    noticed = 0 < tamper.edits == tamper.detected and not tamper.false_alarms and tamper.hashes_alone_miss_it
+    return run.crash.sound and reached and replaced and noticed
 
 
 # Report -------------------------------------------------------------------------------------------------------------
@@ -131,6 +143,14 @@ def results_of(run: Run) -> dict[str, Any]:
             "while_dead": run.crash.reorgs_while_dead,
             "seconds": round(run.reorgs.seconds, 1),
         },
+        "tamper": {
+            "edits": run.tamper.edits,
+            "detected": run.tamper.detected,
+            "false_alarms": run.tamper.false_alarms,
+            "untouched": run.tamper.untouched,
+            "records": run.tamper.records,
+            "missed_by_hashes_alone": run.tamper.hashes_alone_miss_it,
+        },
         "cycles": run.crash.cycles,
         "not_reached": dict(run.crash.unreached),
         "rests": run.crash.rests,
@@ -150,15 +170,17 @@ def findings_of(run: Run) -> list[str]:
     agreements += [(point, result.agreement) for point, result in run.crash.points.items()]
     found = [f"{name}: {finding}" for name, agreement in agreements for finding in agreement.findings]
     audited = run.crash.findings
-    return [*found, *audited.lost, *audited.charged_twice, *audited.broken, *run.crash.restless]
+    return [*found, *run.tamper.missed, *audited.lost, *audited.charged_twice, *audited.broken, *run.crash.restless]
 
 
-def print_summary(results: dict[str, Any], run: Run) -> None:
+def print_summary(results: dict[str, Any], run: Run, controls: Sequence[tuple[str, bool]]) -> None:
     for name, value in results.items():
         if name != "findings":
             print(f"{name:16} {value}")
     for finding in findings_of(run)[:SHOWN_MAX]:
         print(finding)
+    for name, caught in controls:
+        print(f"control {'caught' if caught else 'MISSED'}: {name}")
 
 
 if __name__ == "__main__":
