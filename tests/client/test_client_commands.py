@@ -34,8 +34,8 @@ on_the_shared_network = pytest.mark.asyncio(loop_scope="module")
 
 LEAVES = [
     "login", "ask", "request get", "request list", "request cancel", "receipt show", "receipt verify",
-    "receipt refresh", "quote", "models", "account", "keys", "keys list", "keys create",
-    "keys revoke", "coordinator run", "coordinator grant", "coordinator key", "version",
+    "receipt refresh", "records export", "records verify", "quote", "models", "account", "keys", "keys list",
+    "keys create", "keys revoke", "coordinator run", "coordinator grant", "coordinator key", "version",
 ]  # fmt: skip
 
 

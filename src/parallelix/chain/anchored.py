@@ -43,12 +43,13 @@ class Anchored(msgspec.Struct, frozen=True, kw_only=True):
 class OnChain(msgspec.Struct, frozen=True, kw_only=True):
     """What a chain says about a receipt's batch.
 
-    `holds`: the anchor has this batch with this root. `verified`: the contract itself leads the record to that root.
-    `found` is the batch with its transaction where the endpoint still has its log, `at` its block's time in Unix
-    seconds, and `depth_blocks` how many blocks lie above it.
+    `holds`: the anchor has this batch with this root; `confirmed`: it had it as many blocks ago as were asked for.
+    `verified`: the contract itself leads the record to that root. `found` is the batch with its transaction, where the
+    endpoint still has its log; `at` is its block's time in Unix seconds.
     """
 
     holds: bool
+    confirmed: bool
     verified: bool
     head: int
     found: AnchoredBatch | None = None
@@ -56,6 +57,7 @@ class OnChain(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def depth_blocks(self) -> int:
+        """How many blocks lie above the batch's; 0 where that is not known."""
         return self.head - self.found.block if self.found is not None else 0
 
 
@@ -78,18 +80,25 @@ async def read_anchored(rpc: Rpc, deployment: Deployment, *, confirmations: int,
     return Anchored(chain_id=deployment.chain_id, anchor=anchor, batches=tuple(found), block=until, head=head)
 
 
-async def look_up(rpc: Rpc, deployment: Deployment, receipt: Receipt) -> OnChain:
-    """Asks the deployment's anchor for the batch of a receipt that has one. Raises `WrongChain`."""
+async def look_up(rpc: Rpc, deployment: Deployment, receipt: Receipt, *, confirmations: int) -> OnChain:
+    """Asks the deployment's anchor for the batch of a receipt that has one. Raises `WrongChain`, and `Malformed` for a
+    receipt whose hashes are none."""
     anchor = await _anchor_of(rpc, deployment)
     batch = receipt.batch
     assert batch is not None
     head = await rpc.block_number()
     views = ExecutionAnchorViews(rpc, anchor)
-    if not await views.holds(batch.number, from_hex(batch.merkle_root, name="merkle_root", length_bytes=32)):
-        return OnChain(holds=False, verified=False, head=head)
+    root = from_hex(batch.merkle_root, name="merkle_root", length_bytes=32)
+    if not await views.holds(batch.number, root):
+        return OnChain(holds=False, confirmed=False, verified=False, head=head)
+    deepest = head - confirmations
+    confirmed = deepest >= deployment.contracts[ANCHOR].block_number and await ExecutionAnchorViews(
+        rpc, anchor, block=deepest
+    ).holds(batch.number, root)
     found = await _find(rpc, anchor, deployment.first_block, head, batch.number)
     return OnChain(
         holds=True,
+        confirmed=confirmed,
         verified=await _verifies(views, receipt, batch),
         head=head,
         found=found,

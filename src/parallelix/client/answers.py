@@ -35,8 +35,22 @@ class CheckAnswer(msgspec.Struct, frozen=True, kw_only=True):
     message: str
 
 
+class AnchoredAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a chain keeps a receipt's batch. Where the endpoint has no log of it any more, `block` and `at` (Unix
+    seconds) are 0 and the hash is empty."""
+
+    chain_id: int
+    anchor: str
+    batch: int
+    block: int
+    at: int
+    transaction_hash: str
+    confirmations: int
+    """How many blocks lay above it."""
+
+
 class VerifyAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """`unproven` says in words what these checks leave open."""
+    """`unproven` says in words what these checks leave open. `anchored` is there where a chain was asked and has it."""
 
     passed: bool
     request_id: str
@@ -44,6 +58,7 @@ class VerifyAnswer(msgspec.Struct, frozen=True, kw_only=True):
     coordinator: str
     checks: tuple[CheckAnswer, ...]
     unproven: tuple[str, ...]
+    anchored: AnchoredAnswer | None = None
 
 
 class RefreshAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -172,6 +187,45 @@ class EarnedAnswer(msgspec.Struct, frozen=True, kw_only=True):
     stake_wei: str
     stake_free_at: int
     earned_wei: str
+
+
+class ExportAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """`unbatched` of the records are in no batch yet."""
+
+    path: str
+    chain_id: int
+    anchor: str
+    batches: int
+    records: int
+    unbatched: int
+
+
+class FindingAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that is not as it was anchored, in the records `first` to `last` where that can be told."""
+
+    kind: str
+    message: str
+    first: int | None
+    last: int | None
+    batch: int | None
+
+
+class RecordsAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """`covered` records are exactly those that were anchored, of `anchored` that the chain has at `block`; of
+    `uncovered` ones it says nothing yet. `findings` are the first hundred of `found`. Where no chain was asked,
+    `chain_id` is null."""
+
+    passed: bool
+    chain_id: int | None
+    anchor: str
+    block: int | None
+    records: int
+    covered: int
+    uncovered: int
+    anchored: int
+    batches: int
+    found: int
+    findings: tuple[FindingAnswer, ...]
 
 
 class VersionAnswer(msgspec.Struct, frozen=True, kw_only=True):

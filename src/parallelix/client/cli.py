@@ -20,10 +20,12 @@ from parallelix.terminal import Console
 
 PROGRAM = "parallelix"
 COMMANDS = (
-    "login", "ask", "request", "receipt", "quote", "models", "account", "keys", "wallet", "coordinator",
-    "devnet", "chain", "version",
+    "login", "ask", "request", "receipt", "quote", "models", "account", "keys", "wallet", "records",
+    "coordinator", "devnet", "chain", "version",
 )  # fmt: skip
 LIST_LIMIT = 20
+CONFIRMATIONS = 12
+"""Two and a half minutes of Ethereum, and what a coordinator waits for before it believes its own batch."""
 
 
 class InOrderOfUse(TyperGroup):
@@ -46,6 +48,7 @@ app = typer.Typer(
 )
 request_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Look at requests, and cancel them.")
 receipt_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Show and verify receipts.")
+records_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="All records: export them, audit them.")
 coordinator_app = typer.Typer(
     rich_markup_mode=None, no_args_is_help=True, help="Run a coordinator; grant credits and keys on its machine."
 )
@@ -55,6 +58,7 @@ keys_app = typer.Typer(
 app.add_typer(request_app, name="request", short_help="Look at requests, and cancel them: get, list, cancel.")
 app.add_typer(receipt_app, name="receipt", short_help="Receipts: show, verify, refresh.")
 app.add_typer(keys_app, name="keys", short_help="The API keys of this account: list, create, revoke.")
+app.add_typer(records_app, name="records", short_help="All records: export, verify.")
 app.add_typer(coordinator_app, name="coordinator", short_help="Run a coordinator: run, grant, key.")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text.")]
@@ -84,6 +88,22 @@ PerMinute = Annotated[int, typer.Option("--requests-per-minute", metavar="N", he
 Concurrency = Annotated[int, typer.Option("--concurrency", metavar="N", help="The most open at once; 0: no limit.")]
 Budget = Annotated[str, typer.Option("--budget", metavar="AMOUNT", help="The most it may spend, such as 10prlx.")]
 Days = Annotated[int, typer.Option("--days", metavar="N", help="How long it is valid; 0: for ever.")]
+
+Deployment = Annotated[
+    Path | None, typer.Option("--deployment", metavar="FILE", help="The network's deployment file: ask its chain.")
+]
+Rpc = Annotated[
+    str,
+    typer.Option(
+        "--rpc",
+        metavar="URL",
+        envvar=["PARALLELIX_RPC_URL", "PARALLELIX_RPC"],
+        help="An Ethereum endpoint of that chain.",
+    ),
+]
+Confirmations = Annotated[
+    int, typer.Option("--confirmations", metavar="N", min=0, max=10_000, help="Blocks that have to lie above a batch.")
+]
 
 
 @app.command(short_help="Store the coordinator's URL and an API key.")
@@ -180,6 +200,42 @@ def request_cancel(request_id: RequestId, url: Url = "", json: Json = False) -> 
     cancel(Console.standard(json=json), request_id, url=url)
 
 
+@records_app.command("export")
+def records_export(
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="A new file, one record a line.")],
+    url: Url = "",
+    json: Json = False,
+) -> None:
+    """Write all records that the coordinator has, with their batches, to a new file. Anyone may: no key is needed."""
+    from parallelix.client.commands.records import export
+
+    export(Console.standard(json=json), out, url=url)
+
+
+@records_app.command("verify")
+def records_verify(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="A file of `records export`.")],
+    deployment: Deployment = None,
+    rpc: Rpc = "",
+    confirmations: Confirmations = CONFIRMATIONS,
+    at_block: Annotated[
+        int | None, typer.Option("--at-block", metavar="N", min=0, help="Compare with the chain as it was then.")
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Find every record that was edited, dropped, added or moved, from the file and the chain of --deployment alone."""
+    from parallelix.client.commands.records import verify
+
+    return verify(
+        Console.standard(json=json),
+        path,
+        deployment=deployment,
+        rpc=rpc,
+        confirmations=confirmations,
+        at_block=at_block,
+    )
+
+
 @receipt_app.command("show")
 def receipt_show(request_id: RequestId, url: Url = "", json: Json = False) -> None:
     """Show the receipt of a request. With --json it is the receipt itself, to be kept in a file."""
@@ -198,13 +254,26 @@ def receipt_verify(
     result: Annotated[
         Path | None, typer.Option("--result", metavar="FILE", help="The canonical result, to compare.")
     ] = None,
+    deployment: Deployment = None,
+    rpc: Rpc = "",
+    confirmations: Confirmations = CONFIRMATIONS,
     url: Url = "",
     json: Json = False,
 ) -> int:
-    """Verify a receipt, check by check: a file without any network, an id with what the coordinator publishes."""
-    from parallelix.client.commands.receipts import verify
+    """Verify a receipt, check by check: a file without any network, an id with what the coordinator publishes; with
+    --deployment and --rpc, its batch by the chain alone."""
+    from parallelix.client.commands.receipts import Chain, verify
 
-    return verify(Console.standard(json=json), source, coordinator=coordinator, payload=payload, result=result, url=url)
+    chain = None if deployment is None else Chain(deployment=deployment, rpc=rpc, confirmations=confirmations)
+    return verify(
+        Console.standard(json=json),
+        source,
+        coordinator=coordinator,
+        payload=payload,
+        result=result,
+        url=url,
+        chain=chain,
+    )
 
 
 @receipt_app.command("refresh")

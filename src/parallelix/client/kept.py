@@ -61,8 +61,8 @@ def read(data: bytes) -> KeptAnswer | Receipt:
     return found
 
 
-def unproven(receipt: Receipt, *, coordinator_known: bool) -> list[str]:
-    """What the receipt leaves open, in plain words."""
+def unproven(receipt: Receipt, *, coordinator_known: bool, asked_of_chain: bool = False) -> list[str]:
+    """What the receipt leaves open, in plain words; with `asked_of_chain`, after the checks of `on_chain` too."""
     left: list[str] = []
     if not coordinator_known:
         left.append(f"that {receipt.coordinator} is the coordinator you dealt with: give its address by --coordinator")
@@ -73,9 +73,10 @@ def unproven(receipt: Receipt, *, coordinator_known: bool) -> list[str]:
             f"that batch {receipt.batch.number} is on Ethereum: this coordinator keeps its batches itself "
             "(anchor: local)"
         )
-    else:
+    elif not asked_of_chain:
         left.append(
-            f"that batch {receipt.batch.number} is on chain {receipt.chain_id}: ask contract {receipt.anchor} for it"
+            f"that batch {receipt.batch.number} is on chain {receipt.chain_id}, which was not asked: give --deployment "
+            "and --rpc"
         )
-    left.append("that the node computed honestly; nor does a receipt say which node it was")
+    left.append("that the answer is good, or that the node computed honestly; nor does a receipt say which node it was")
     return left

@@ -27,6 +27,8 @@ SCHEMAS: dict[str, type[msgspec.Struct]] = {
     "receipt-refresh": answers.RefreshAnswer,
     "receipt-show": Receipt,
     "receipt-verify": answers.VerifyAnswer,
+    "records-export": answers.ExportAnswer,
+    "records-verify": answers.RecordsAnswer,
     "request-cancel": RequestView,
     "request-get": RequestView,
     "request-list": RequestList,

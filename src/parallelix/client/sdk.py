@@ -26,11 +26,13 @@ from parallelix.client.wallets import Wallet, message_of
 from parallelix.protocol import accounts, requests
 from parallelix.protocol.encoding import to_hex
 from parallelix.protocol.receipts import Check, Receipt
-from parallelix.protocol.records import Batch, ExecutionRecord, record_hash
+from parallelix.protocol.records import Batch, ExecutionRecord, RecordPage, record_hash
 from parallelix.protocol.requests import ChatMessage, CreateRequest
 
 CANCEL_SECONDS = 5.0
 """Whoever leaves a stream waits at most this long to tell the coordinator, which notices the closed line anyway."""
+RECORDS_PAGE = 500
+"""As many as a coordinator gives at once: half a MiB."""
 
 _NO_ANSWER = "the stream ended before the request did"
 
@@ -236,6 +238,29 @@ class Client:
             batch = await self._public(f"/v1/batches/{receipt.batch.number}", Batch)
             checks.append(("batch shown", batch == receipt.batch, "the coordinator shows this batch to anyone"))
         return checks
+
+    async def batch(self, number: int) -> Batch | None:
+        """None where there is no such batch; anyone may ask."""
+        return await self._public(f"/v1/batches/{number}", Batch)
+
+    async def records(self, *, first: int = 0) -> AsyncGenerator[ExecutionRecord]:
+        """All records from number `first` on, in the order of the chain, up to its end; anyone may ask.
+
+        Raises `BadAnswer` where one is missing between.
+        """
+        while page := await self._record_page(first):
+            for record in page:
+                if record.sequence != first:
+                    raise BadAnswer(
+                        f"{self.base_url}: answered record {record.sequence} where {first} was asked for; its chain "
+                        "has a gap, or it is no coordinator"
+                    )
+                yield record
+                first += 1
+
+    async def _record_page(self, first: int) -> tuple[ExecutionRecord, ...]:
+        query = {"first": str(first), "limit": str(RECORDS_PAGE)}
+        return (await self._connection.call("GET", "/v1/records", RecordPage, query=query)).data
 
     async def _public(self, path: str, kind: type[Any]) -> Any:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import msgspec
 from parallelix import private_files
 from parallelix.client import amounts, answers, kept
 from parallelix.client import config as configs
+from parallelix.client.commands.extras import needing
 from parallelix.client.commands.opening import asked, moment
 from parallelix.client.errors import EXIT_UNVERIFIED, FileRefused
 from parallelix.client.kept import KeptAnswer
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 FILE_BYTES_MAX = 128 * 1024 * 1024
 """A result of 40 MiB as JSON inside JSON, a long prompt, and some to spare."""
 CHECK_COLUMNS = 13
+ON_CHAIN = frozenset({"chain", "anchored", "in anchored", "batch there", "confirmed"})
+"""The names of the checks that a chain makes."""
 
 _REQUEST_ID = re.compile(r"req_[0-9a-f]{64}")
 
@@ -52,8 +56,24 @@ def show(console: Console, request_id: str, *, url: str) -> None:
     console.value(receipt)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chain:
+    """Which chain to ask for a batch, and how many blocks have to lie above it."""
+
+    deployment: Path
+    rpc: str
+    confirmations: int
+
+
 def verify(
-    console: Console, source: str, *, coordinator: str, payload: Path | None, result: Path | None, url: str
+    console: Console,
+    source: str,
+    *,
+    coordinator: str,
+    payload: Path | None,
+    result: Path | None,
+    url: str,
+    chain: Chain | None = None,
 ) -> int:
     known = configs.require_address(coordinator) if coordinator else configs.load_file().coordinator
     published: list[Check] = []
@@ -69,10 +89,13 @@ def verify(
         result=_read(result) if result is not None else inside[1],
         coordinator=known or None,
     )
-    answer = _answer(receipt, [*checks, *published], coordinator_known=bool(known))
-    _print(console, answer, told_prompt=payload is not None or inside[0] is not None)
-    console.value(answer)
-    return 0 if answer.passed else EXIT_UNVERIFIED
+    told_prompt = payload is not None or inside[0] is not None
+    verdict = _Verdict(console, receipt, [*checks, *published], known=bool(known), told_prompt=told_prompt)
+    if chain is None:
+        return verdict.told([], None, asked_of_chain=False)
+    with needing("chain"):
+        from parallelix.client.commands.receipts_on_chain import asked_of_chain
+    return asked_of_chain(console, receipt, chain, verdict.told)
 
 
 def refresh(console: Console, path: Path, *, url: str) -> None:
@@ -103,15 +126,33 @@ async def _fetched(client: Client, request_id: str) -> tuple[Receipt, list[Check
     return receipt, [of_request, *await client.published(receipt)]
 
 
-def _answer(receipt: Receipt, checks: list[Check], *, coordinator_known: bool) -> answers.VerifyAnswer:
-    return answers.VerifyAnswer(
-        passed=all(holds for _, holds, _ in checks),
-        request_id=receipt.record.request_id,
-        record_hash=receipt.record_hash,
-        coordinator=receipt.coordinator,
-        checks=tuple(answers.CheckAnswer(name=name, passed=holds, message=words) for name, holds, words in checks),
-        unproven=tuple(kept.unproven(receipt, coordinator_known=coordinator_known)),
-    )
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """What arithmetic found, to be told together with what a chain says."""
+
+    console: Console
+    receipt: Receipt
+    checks: list[Check]
+    known: bool
+    told_prompt: bool
+
+    def told(
+        self, of_chain: list[Check], anchored: answers.AnchoredAnswer | None, *, asked_of_chain: bool = True
+    ) -> int:
+        checks = [*self.checks, *of_chain]
+        unproven = kept.unproven(self.receipt, coordinator_known=self.known, asked_of_chain=asked_of_chain)
+        answer = answers.VerifyAnswer(
+            passed=all(holds for _, holds, _ in checks),
+            request_id=self.receipt.record.request_id,
+            record_hash=self.receipt.record_hash,
+            coordinator=self.receipt.coordinator,
+            checks=tuple(answers.CheckAnswer(name=name, passed=holds, message=words) for name, holds, words in checks),
+            unproven=tuple(unproven),
+            anchored=anchored,
+        )
+        _print(self.console, answer, told_prompt=self.told_prompt)
+        self.console.value(answer)
+        return 0 if answer.passed else EXIT_UNVERIFIED
 
 
 def _print(console: Console, answer: answers.VerifyAnswer, *, told_prompt: bool) -> None:
@@ -120,14 +161,33 @@ def _print(console: Console, answer: answers.VerifyAnswer, *, told_prompt: bool)
     for check in answer.checks:
         words = check.message if check.passed else f"does NOT hold: {check.message}"
         console.marked("✓" if check.passed else "✗", check.name, words, label_columns=CHECK_COLUMNS)
+    if answer.anchored is not None and answer.anchored.block:
+        _print_anchored(console, answer.anchored)
     if not answer.passed:
-        console.cross("this receipt does not hold: something in it was changed, or it is not about this answer")
+        console.cross(_why_not(answer))
         return
     console.done("all that can be checked by arithmetic holds")
+    if answer.anchored is not None:
+        console.done("the record was anchored as it is here; nobody can change, drop or backdate it any more")
     if not told_prompt:
         console.warn("not compared with a prompt and an answer: `ask --save` keeps them together")
     for each in answer.unproven:
         console.warn(f"not proven: {each}")
+
+
+def _print_anchored(console: Console, anchored: answers.AnchoredAnswer) -> None:
+    console.heading(f"batch {anchored.batch} on chain {anchored.chain_id}")
+    console.pair("anchor", anchored.anchor)
+    console.pair("block", f"{anchored.block}, {moment(1000 * anchored.at)}")
+    console.pair("above it", f"{anchored.confirmations} blocks")
+    console.pair("transaction", anchored.transaction_hash)
+
+
+def _why_not(answer: answers.VerifyAnswer) -> str:
+    failed = {check.name for check in answer.checks if not check.passed}
+    if failed <= ON_CHAIN:
+        return "the receipt agrees with itself, but the chain does not bear it out; the lines above say why"
+    return "this receipt does not hold: something in it was changed, or it is not about this answer"
 
 
 def _from_file(source: str) -> KeptAnswer | Receipt:

@@ -5,7 +5,6 @@ Each command says what it is going to do, with how much and in which contract, b
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -17,11 +16,10 @@ from parallelix.chain import deployment_file, holding, wallet
 from parallelix.chain.abi import Address
 from parallelix.chain.clearance import Clearance, Signature
 from parallelix.chain.deployment_file import Deployment
-from parallelix.chain.errors import ChainError, DeploymentRefused
 from parallelix.chain.holding import NODE_STATES, Done, Holder, Holdings, Step, WalletRefused
-from parallelix.chain.rpc import Rpc, connected
 from parallelix.client import amounts
 from parallelix.client.answers import BalanceAnswer, EarnedAnswer, TransactionAnswer, WalletAnswer
+from parallelix.client.commands.on_chain import deployment_of, ended, on_chain
 from parallelix.client.commands.opening import asked_as, moment
 from parallelix.client.errors import ClientError, ConfigRefused
 from parallelix.protocol.accounts import ClearanceView
@@ -31,8 +29,7 @@ from parallelix.terminal import Console
 
 PROGRAM = "parallelix wallet"
 ABOUT = "Deposits and stakes of an account, by its own key: deposit, withdraw, register, claim."
-EXIT_FAILED = 1
-EXIT_INTERRUPTED = 130
+INTERRUPTED = "stopped; what was sent may still be taken: see `balance` before you run it again"
 LABEL_COLUMNS = 13
 KEY_FILE_VARIABLE = "PARALLELIX_KEY_FILE"
 DEPLOYMENT_VARIABLE = "PARALLELIX_DEPLOYMENT"
@@ -92,12 +89,12 @@ def balance(
             if address
             else wallet.key_from(_require_key_file(key_file), os.environ).address
         )
-        found = _on_chain(rpc, lambda endpoint: holding.look(endpoint, _deployment(deployment), account))
+        found = on_chain(rpc, lambda endpoint: holding.look(endpoint, deployment_of(deployment), account))
         _print_balance(console, found)
         console.value(_balance_answer(found))
         return 0
 
-    return _ended(console, work)
+    return ended(console, work, interrupted=INTERRUPTED)
 
 
 @app.command(short_help="Deposit PRLX, from which requests are paid.")
@@ -121,7 +118,7 @@ def deposit(
             task.console.remark("credits follow once the coordinator has seen it confirmed")
         return task.answer(amount_wei=amount_wei, deposit_wei=after_wei)
 
-    return _ended(task.console, work)
+    return ended(task.console, work, interrupted=INTERRUPTED)
 
 
 @app.command(short_help="The most that may be settled of the deposit in a day.")
@@ -144,7 +141,7 @@ def limit(
             task.console.done(f"the daily limit is {amounts.shown(done.limit)} from {when} on")
         return task.answer(amount_wei=limit_wei, effective_at=None if done is None else done.effective_from)
 
-    return _ended(task.console, work)
+    return ended(task.console, work, interrupted=INTERRUPTED)
 
 
 @app.command(short_help="Get PRLX out of the deposit.")
@@ -182,7 +179,7 @@ def withdraw(
             return _say_waiting(task, found)
         return _request(task, wanted_wei)
 
-    return _ended(task.console, work)
+    return ended(task.console, work, interrupted=INTERRUPTED)
 
 
 def _pay_out(task: _Task, found: Holdings, wanted_wei: int) -> int:
@@ -230,7 +227,7 @@ def _withdraw_cleared(task: _Task, wanted_wei: int, url: str) -> int:
     except ClientError:
         task.console.note(f"without the coordinator: {PROGRAM} withdraw {amounts.shown(wanted_wei)!r} --alone")
         raise
-    clearance, signature = _clearance_of(view, task.key_address, wanted_wei, _deployment(task.deployment))
+    clearance, signature = _clearance_of(view, task.key_address, wanted_wei, deployment_of(task.deployment))
     task.console.remark(
         f"the coordinator says that {amounts.shown(clearance.cumulative_spent)} were ever spent; what of it is not "
         "settled yet is settled with this"
@@ -299,7 +296,7 @@ def register(
             task.console.remark(f"next, on its machine: {following}")
         return task.answer(amount_wei=stake_wei, node_id=node_id, following=following)
 
-    return _ended(task.console, work)
+    return ended(task.console, work, interrupted=INTERRUPTED)
 
 
 @app.command(short_help="Retire a node for good; its stake comes free in 7 days.")
@@ -325,7 +322,7 @@ def unstake(
         effective_at = None if done is None else done.withdrawable_at
         return task.answer(node_id=node, effective_at=effective_at, following=following)
 
-    return _ended(task.console, work)
+    return ended(task.console, work, interrupted=INTERRUPTED)
 
 
 @app.command("withdraw-stake", short_help="Get the stake of a retired node back.")
@@ -346,7 +343,7 @@ def withdraw_stake(
             task.console.done(f"paid {amounts.shown(paid_wei)}, the whole stake of node {node}")
         return task.answer(amount_wei=paid_wei, node_id=node)
 
-    return _ended(task.console, work)
+    return ended(task.console, work, interrupted=INTERRUPTED)
 
 
 @app.command("earned", short_help="What a node has earned and nobody claimed.")
@@ -355,7 +352,7 @@ def earned_(node: NodeId, deployment: DeploymentFile, rpc: RpcUrl, json: Json = 
     console = Console.standard(json=json)
 
     def work() -> int:
-        found, due_wei = _on_chain(rpc, lambda endpoint: holding.earned(endpoint, _deployment(deployment), node))
+        found, due_wei = on_chain(rpc, lambda endpoint: holding.earned(endpoint, deployment_of(deployment), node))
         state = NODE_STATES[found.state]
         console.heading(f"node {node}")
         console.fact("owner", found.owner, label_columns=LABEL_COLUMNS)
@@ -376,7 +373,7 @@ def earned_(node: NodeId, deployment: DeploymentFile, rpc: RpcUrl, json: Json = 
         )
         return 0
 
-    return _ended(console, work)
+    return ended(console, work, interrupted=INTERRUPTED)
 
 
 @app.command(short_help="Pay out what a node has earned, to its owner.")
@@ -397,7 +394,7 @@ def claim(
             task.console.done(f"paid {amounts.shown(paid_wei)} to the owner of node {node}")
         return task.answer(amount_wei=paid_wei, node_id=node)
 
-    return _ended(task.console, work)
+    return ended(task.console, work, interrupted=INTERRUPTED)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -420,12 +417,12 @@ class _Task:
 
     def held(self, act: Callable[[Holder], Awaitable[T]]) -> T:
         account = wallet.key_from(self.key_file, os.environ)
-        deployment = _deployment(self.deployment)
-        return _on_chain(self._rpc, lambda endpoint: act(Holder(endpoint, deployment, account, self)))
+        deployment = deployment_of(self.deployment)
+        return on_chain(self._rpc, lambda endpoint: act(Holder(endpoint, deployment, account, self)))
 
     def look(self) -> Holdings:
-        account, deployment = self.key_address, _deployment(self.deployment)
-        return _on_chain(self._rpc, lambda endpoint: holding.look(endpoint, deployment, account))
+        account, deployment = self.key_address, deployment_of(self.deployment)
+        return on_chain(self._rpc, lambda endpoint: holding.look(endpoint, deployment, account))
 
     def before(self, step: Step) -> bool:
         how_much = "" if step.amount_wei is None else f": {amounts.shown(step.amount_wei)}"
@@ -519,39 +516,7 @@ def _balance_answer(found: Holdings) -> BalanceAnswer:
     )
 
 
-def _on_chain(rpc: str, work: Callable[[Rpc], Awaitable[T]]) -> T:
-    async def done() -> T:
-        async with connected(rpc) as endpoint:
-            return await work(endpoint)
-
-    return asyncio.run(done())
-
-
-def _deployment(path: Path) -> Deployment:
-    """Raises `DeploymentRefused` for a file that is none, or not finished."""
-    found = deployment_file.read(path)
-    if found is None:
-        raise DeploymentRefused(f"{path}: there is no such file; get the network's deployment file")
-    if not found.complete:
-        raise DeploymentRefused(f"{path}: the deployment is not complete; wait until it is, and get the file again")
-    return found
-
-
 def _require_key_file(path: Path | None) -> Path:
     if path is None:
         raise ConfigRefused("no account: give --address ADDRESS, or --key-file PATH (mode 0600)")
     return path
-
-
-def _ended(console: Console, work: Callable[[], int]) -> int:
-    """The exit code, with every refusal of the chain as one line on standard error."""
-    try:
-        return work()
-    except ChainError as error:
-        console.clear_live()
-        console.error(error.code, error.message)
-        return EXIT_FAILED
-    except KeyboardInterrupt:
-        console.clear_live()
-        console.note("stopped; what was sent may still be taken: see `balance` before you run it again")
-        return EXIT_INTERRUPTED
