@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from chained import DEPOSIT_WEI, Chained, chained, make_folder, stake
+from chained import DEPOSIT_WEI, Chained, chained
 from hand_driven import HandNode
 
-from bench.chain_world import TOKEN, ChainWorld, chain_world
+from bench.chain_world import TOKEN, ChainWorld
 from parallelix.chain.abi import Call, Function
 from parallelix.chain.bindings.credit_vault import CreditVaultViews
 from parallelix.chain.bindings.execution_anchor import ExecutionAnchorCalls, ExecutionAnchorViews
@@ -21,33 +21,6 @@ from parallelix.protocol.encoding import to_hex
 from parallelix.protocol.records import Batch
 
 pytestmark = pytest.mark.service
-
-
-@pytest.fixture(scope="module")
-def staked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ChainWorld, HandNode]]:
-    with chain_world(tmp_path_factory.mktemp("world")) as world:
-        node = stake(world)
-        world.do(world.person("ann"), world.vault.deposit(DEPOSIT_WEI))
-        yield world, node
-
-
-@pytest.fixture
-def world(staked: tuple[ChainWorld, HandNode]) -> Iterator[ChainWorld]:
-    world, _ = staked
-    before = world.anvil.ask("evm_snapshot")
-    yield world
-    world.anvil.ask("evm_revert", before)
-    world.anvil.ask("anvil_dropAllTransactions")
-
-
-@pytest.fixture
-def node(staked: tuple[ChainWorld, HandNode]) -> HandNode:
-    return staked[1]
-
-
-@pytest.fixture
-def folder(world: ChainWorld, tmp_path: Path) -> Path:
-    return make_folder(world, tmp_path / "coordinator")
 
 
 def anchor_views(scene: Chained) -> ExecutionAnchorViews:
@@ -70,9 +43,9 @@ def balance(scene: Chained, name: Callable[[str], str]) -> int:
 
 
 async def test_each_batch_is_anchored_in_its_order_and_a_receipt_names_where(
-    world: ChainWorld, node: HandNode, folder: Path
+    staked_world: ChainWorld, node: HandNode, folder: Path
 ) -> None:
-    async with chained(world, folder, node) as scene:
+    async with chained(staked_world, folder, node) as scene:
         works = [await scene.executed() for _ in range(3)]
         recorder = scene.coordinator.engine.recorder
         await scene.until(lambda: recorder.confirmed_through == 2)
@@ -82,7 +55,7 @@ async def test_each_batch_is_anchored_in_its_order_and_a_receipt_names_where(
         assert [to_hex(await views.root_of(each.number)) for each in closed] == [each.merkle_root for each in closed]
         assert (await views.batch_count(), to_hex(await views.head())) == (4, recorder.head_hash)
         receipt = await scene.coordinator.receipt(scene.key, works[0].unit.unit_id)
-        assert (receipt.chain_id, receipt.anchor) == (31337, world.deployed.address("ExecutionAnchor"))
+        assert (receipt.chain_id, receipt.anchor) == (31337, staked_world.deployed.address("ExecutionAnchor"))
         assert receipt.batch is not None and receipt.batch.number == 1
         network = await scene.coordinator.network()
         assert network.anchor == network.contracts["ExecutionAnchor"] == receipt.anchor
@@ -92,13 +65,13 @@ async def test_each_batch_is_anchored_in_its_order_and_a_receipt_names_where(
 
 
 async def test_a_batch_that_was_closed_when_the_process_died_is_anchored_by_the_next_one(
-    world: ChainWorld, node: HandNode, folder: Path
+    staked_world: ChainWorld, node: HandNode, folder: Path
 ) -> None:
-    async with chained(world, folder, node) as scene:
+    async with chained(staked_world, folder, node) as scene:
         await scene.executed()
         # No block comes, so nothing is confirmed; the commitment to the secret may be on its way.
         assert scene.coordinator.engine.recorder.unconfirmed
-    async with chained(world, folder, node) as scene:
+    async with chained(staked_world, folder, node) as scene:
         await scene.until(lambda: not scene.coordinator.engine.recorder.unconfirmed)
 
         assert scene.transactions("validator") == 2
@@ -113,28 +86,28 @@ def forget_intents(folder: Path) -> None:
 
 
 async def test_what_the_contract_holds_already_is_not_sent_again_by_a_store_that_knows_nothing_of_it(
-    world: ChainWorld, node: HandNode, folder: Path
+    staked_world: ChainWorld, node: HandNode, folder: Path
 ) -> None:
-    async with chained(world, folder, node) as scene:
+    async with chained(staked_world, folder, node) as scene:
         await scene.executed()
         await scene.until(lambda: scene.transactions("validator") == 1 and scene.all_told("intent.final"))
-        await scene.until(lambda: int(world.anvil.ask("txpool_status")["pending"], 16), mining=False)
+        await scene.until(lambda: int(staked_world.anvil.ask("txpool_status")["pending"], 16), mining=False)
     forget_intents(folder)
-    world.mine()
+    staked_world.mine()
 
-    async with chained(world, folder, node) as scene:
+    async with chained(staked_world, folder, node) as scene:
         await scene.until(lambda: not scene.coordinator.engine.recorder.unconfirmed)
         assert scene.transactions("validator") == 2
 
 
 async def test_another_batch_in_our_place_stops_anchoring_and_nothing_else(
-    world: ChainWorld, node: HandNode, folder: Path
+    staked_world: ChainWorld, node: HandNode, folder: Path
 ) -> None:
-    calls = ExecutionAnchorCalls(world.deployed.address("ExecutionAnchor"))
+    calls = ExecutionAnchorCalls(staked_world.deployed.address("ExecutionAnchor"))
     foreign = calls.anchor_batch(b"\0" * 32, b"\1" * 32, 0, 0, b"\2" * 32, 1, 0)
-    async with chained(world, folder, node) as scene:
+    async with chained(staked_world, folder, node) as scene:
         await scene.until_told("intent.final")
-        world.do(world.roles["validator"], foreign)
+        staked_world.do(staked_world.roles["validator"], foreign)
         await scene.executed()
         await scene.until(lambda: scene.coordinator.engine.mirror.halted("anchor"))
 
@@ -145,8 +118,10 @@ async def test_another_batch_in_our_place_stops_anchoring_and_nothing_else(
         assert scene.transactions("validator") == 2
 
 
-async def test_what_was_spent_is_settled_when_it_is_time(world: ChainWorld, node: HandNode, folder: Path) -> None:
-    async with chained(world, folder, node, settle_seconds=0.2) as scene:
+async def test_what_was_spent_is_settled_when_it_is_time(
+    staked_world: ChainWorld, node: HandNode, folder: Path
+) -> None:
+    async with chained(staked_world, folder, node, settle_seconds=0.2) as scene:
         await scene.executed()
         await scene.until(lambda: scene.all_told("intent.final") and not scene.coordinator.engine.recorder.unconfirmed)
         await scene.until(lambda: scene.transactions("settler") == 1 and not balance(scene, spent))
@@ -161,25 +136,25 @@ async def test_what_was_spent_is_settled_when_it_is_time(world: ChainWorld, node
 
 
 async def test_an_account_that_asks_to_withdraw_is_settled_at_once(
-    world: ChainWorld, node: HandNode, folder: Path
+    staked_world: ChainWorld, node: HandNode, folder: Path
 ) -> None:
-    async with chained(world, folder, node) as scene:
+    async with chained(staked_world, folder, node) as scene:
         await scene.executed()
         await scene.until(lambda: balance(scene, spent))
         assert scene.transactions("settler") == 0
 
-        scene.do("ann", world.vault.request_withdrawal(DEPOSIT_WEI))
+        scene.do("ann", staked_world.vault.request_withdrawal(DEPOSIT_WEI))
         await scene.until(lambda: scene.transactions("settler") == 1 and not balance(scene, spent))
 
         assert await vault_views(scene).settled(scene.account) == DEPOSIT_WEI - balance(scene, available) > 0
 
 
 async def test_what_the_vault_cuts_short_is_said_and_not_sent_over_and_over(
-    world: ChainWorld, node: HandNode, folder: Path
+    staked_world: ChainWorld, node: HandNode, folder: Path
 ) -> None:
-    async with chained(world, folder, node, settle_seconds=0.1) as scene:
+    async with chained(staked_world, folder, node, settle_seconds=0.1) as scene:
         await scene.executed()
-        world.do(world.roles["owner"], _pause(world))
+        staked_world.do(staked_world.roles["owner"], _pause(staked_world))
         await scene.until_told("settle.refused")
         assert "settlement is paused" in scene.all_told("settle.refused")[0]["error"]
         assert scene.transactions("settler") == 0
@@ -193,10 +168,10 @@ def _pause(world: ChainWorld) -> Call:
 
 
 async def test_a_clearance_freezes_its_amount_and_pays_it_out_on_the_chain(
-    world: ChainWorld, node: HandNode, folder: Path
+    staked_world: ChainWorld, node: HandNode, folder: Path
 ) -> None:
     amount_wei = 300 * TOKEN
-    async with chained(world, folder, node) as scene:
+    async with chained(staked_world, folder, node) as scene:
         await scene.executed()
         await scene.until(lambda: balance(scene, spent))
         granted = await scene.coordinator.grant_clearance(scene.account, amount_wei)
@@ -207,7 +182,7 @@ async def test_a_clearance_freezes_its_amount_and_pays_it_out_on_the_chain(
 
         scene.do(
             "ann",
-            world.vault.withdraw_with_clearance(
+            staked_world.vault.withdraw_with_clearance(
                 int(granted.amount_wei),
                 int(granted.cumulative_spent_wei),
                 granted.nonce,
@@ -225,19 +200,19 @@ async def test_a_clearance_freezes_its_amount_and_pays_it_out_on_the_chain(
 
 
 async def test_the_clearance_survives_the_process_that_granted_it(
-    world: ChainWorld, node: HandNode, folder: Path
+    staked_world: ChainWorld, node: HandNode, folder: Path
 ) -> None:
-    async with chained(world, folder, node) as scene:
+    async with chained(staked_world, folder, node) as scene:
         granted = await scene.coordinator.grant_clearance(scene.account, TOKEN)
-    async with chained(world, folder, node) as scene:
+    async with chained(staked_world, folder, node) as scene:
         assert balance(scene, cleared) == TOKEN
         assert await scene.coordinator.grant_clearance(scene.account, TOKEN) == granted
 
 
 async def test_nodes_that_are_online_are_reported_and_keep_being(
-    world: ChainWorld, node: HandNode, folder: Path
+    staked_world: ChainWorld, node: HandNode, folder: Path
 ) -> None:
-    async with chained(world, folder, node, liveness_seconds=0.2) as scene:
+    async with chained(staked_world, folder, node, liveness_seconds=0.2) as scene:
         liveness, now = scene.coordinator.engine.liveness, scene.coordinator.clock() // 10_000
         for slot in range(now - 3, now + 1):
             liveness.credit(node.node_id, slot)

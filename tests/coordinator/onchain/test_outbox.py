@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from eth_account.signers.local import LocalAccount
 
-from bench.chain_world import GWEI, ChainWorld, account_of, chain_world
+from bench.chain_world import GWEI, ChainWorld, account_of
 from lying_endpoint import Endpoint, Gone, endpoint_of
 from parallelix.chain.abi import Call
 from parallelix.chain.bindings.execution_anchor import ExecutionAnchorCalls
@@ -37,28 +37,9 @@ SECONDS_MAX = 20.0
 """Before a test gives up."""
 
 
-@pytest.fixture(scope="module")
-def shared_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChainWorld]:
-    with chain_world(tmp_path_factory.mktemp("world")) as world:
-        for role in ("settler", "validator"):
-            world.do(world.roles["owner"], world.token.transfer(world.roles[role].address, 1_000))
-        yield world
-
-
 @pytest.fixture
-def world(shared_world: ChainWorld) -> Iterator[ChainWorld]:
-    shared_world.anvil.ask("anvil_setNextBlockBaseFeePerGas", hex(GWEI))
-    before = shared_world.anvil.ask("evm_snapshot")
-    # anvil forgets a snapshot when a reorg reaches below it.
-    shared_world.mine(4)
-    yield shared_world
-    shared_world.anvil.ask("evm_revert", before)
-    shared_world.anvil.ask("anvil_dropAllTransactions")
-
-
-@pytest.fixture
-async def endpoint(world: ChainWorld) -> AsyncIterator[Endpoint]:
-    async with endpoint_of(world.anvil.url) as found:
+async def endpoint(staked_world: ChainWorld) -> AsyncIterator[Endpoint]:
+    async with endpoint_of(staked_world.anvil.url) as found:
         yield found
 
 
@@ -183,10 +164,10 @@ class Scene:
 
 
 @pytest.fixture
-async def scene(world: ChainWorld, endpoint: Endpoint, tmp_path: Path) -> AsyncIterator[Scene]:
+async def scene(staked_world: ChainWorld, endpoint: Endpoint, tmp_path: Path) -> AsyncIterator[Scene]:
     async with AsyncExitStack() as stack:
         rpc = await stack.enter_async_context(connected(endpoint.url, tries=1))
-        yield Scene(world, endpoint, rpc, tmp_path)
+        yield Scene(staked_world, endpoint, rpc, tmp_path)
 
 
 def gone_before(method: str) -> Callable[[str, list[Any], Any], Any]:
