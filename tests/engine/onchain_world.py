@@ -124,11 +124,11 @@ class ChainWorld(World):
     def charge(self, account: str = ALICE, **fields: Any) -> int:
         """Work that is recorded, anchored and charged; gives what it cost in wei."""
         request_id = self.work(account, **fields)
-        self.advance(self.settings.batch_ms)
         self.confirm_batches()
         return int(self.row(request_id).charge_wei)
 
     def confirm_batches(self) -> None:
+        self.advance(self.settings.batch_ms)
         while self.anchor():
             pass
         self.settle_down()

@@ -136,8 +136,8 @@ class VaultAccount:
             self.requested_wei = 0
 
     def _add(self, change_wei: int, deposit_wei: int) -> None:
-        if not change_wei:
-            raise Differs("vault", f"account {self.account}: the vault moved 0 wei")
+        if not change_wei or deposit_wei < 0:
+            raise Differs("vault", f"account {self.account}: {change_wei} wei moved, and {deposit_wei} wei are left")
         self._require("deposit", self.deposit_wei + change_wei, deposit_wei)
         self.deposit_wei = deposit_wei
         # As the vault cuts a request to what is left.
