@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import secrets
 from collections.abc import AsyncIterator
 from typing import Literal
@@ -20,13 +21,17 @@ from parallelix.coordinator.store.readers import Readers
 from parallelix.coordinator.store.rows import CommandRow
 from parallelix.engine import events
 from parallelix.engine.ledger import AMOUNT_WEI_MAX
+from parallelix.protocol.accounts import KEY_SCOPES
 from parallelix.protocol.canonical import decode_json
 from parallelix.protocol.errors import ProtocolError
+from parallelix.protocol.signing import checksum_address
 
 POLL_SECONDS = 0.2
 KEY_PREFIX = "prlx_"
 """So that scanners of public code find keys that leaked."""
 KEY_BYTES = 32
+
+_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 
 
 class GrantCommand(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,7 +50,7 @@ class KeyCommand(msgspec.Struct, frozen=True, kw_only=True):
     concurrency: int = 0
     budget_wei: str = "0"
     expires_at: int = 0
-    scopes: str = "inference,read"
+    scopes: str = ",".join(KEY_SCOPES)
     """Joined by commas, in the order of `protocol.accounts.SCOPES`."""
 
 
@@ -111,7 +116,8 @@ class GrantDeposits:
         try:
             if row.kind == "grant":
                 grant = decode_json(row.body, GrantCommand)
-                return Deposit(deposit_id=row.command_id, account=grant.account, amount_wei=_amount(grant.amount_wei))
+                account, amount_wei = account_name(grant.account), _amount(grant.amount_wei)
+                return Deposit(deposit_id=row.command_id, account=account, amount_wei=amount_wei)
             await self._apply_key(row)
         except (ProtocolError, ValueError) as error:
             await self._answer(row, CommandAnswer(ok=False, message=str(error)))
@@ -129,7 +135,7 @@ class GrantDeposits:
                 events.KeyIssued(
                     key_id=key.key_id,
                     key_hash=key.key_hash,
-                    account=key.account,
+                    account=account_name(key.account),
                     name=key.name,
                     requests_per_minute=key.requests_per_minute,
                     concurrency=key.concurrency,
@@ -143,6 +149,11 @@ class GrantDeposits:
     async def _answer(self, row: CommandRow, answer: CommandAnswer) -> None:
         applied = msgspec.structs.replace(row, applied_at=self._coordinator.clock(), answer=msgspec.json.encode(answer))
         await self._coordinator.journal.wait(self._coordinator.journal.append([applied]))
+
+
+def account_name(account: str) -> str:
+    """An address in mixed case, as its wallet signs in under; any other name as it is."""
+    return checksum_address(bytes.fromhex(account[2:])) if _ADDRESS.fullmatch(account) else account
 
 
 def _amount(text: str) -> int:
