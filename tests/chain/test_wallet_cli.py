@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 import pytest
+import typer.main
 from anchoring_scene import anchor, chain_of, cut
 from chain_scene import PRLX, Ethereum, funded, key
 from eth_account.signers.local import LocalAccount
@@ -28,6 +29,7 @@ from parallelix.chain.holding import Done, Holder, Step
 from parallelix.chain.rpc import Rpc, connected
 from parallelix.chain.wallet import Wallet
 from parallelix.client.cli import run
+from parallelix.client.commands.wallet import DEPLOYMENT_VARIABLE, KEY_FILE_VARIABLE, RPC_VARIABLES, app
 from parallelix.protocol.accounts import ClearanceView
 
 InALoop: TypeAlias = "Callable[[Callable[[Rpc], Awaitable[Any]]], Any]"
@@ -476,3 +478,19 @@ def test_another_chain_another_file_and_a_dead_endpoint_are_told_apart(
     arguments = ["wallet", "balance", "--rpc", "http://127.0.0.1:1", "--address", key("requester").address]
     assert run([*arguments, "--deployment", str(shared_deployment)]) == 1
     assert "chain.unreachable: http://127.0.0.1:1: " in capsys.readouterr().err
+
+
+# The page
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "wallet.md").read_text()
+
+
+def test_the_page_names_every_command_and_only_options_that_exist() -> None:
+    found: Any = typer.main.get_command(app)
+    options = {option for command in found.commands.values() for each in command.params for option in each.opts}
+    on_page = set(re.findall(r"parallelix wallet ([a-z-]+)", PAGE))
+
+    assert on_page == set(found.commands)
+    assert set(re.findall(r"(?<=[ `])--[a-z][a-z-]*(?=[ `])", PAGE)) - {"--wallet", "--node-id"} <= options
+    for name in (KEY_FILE_VARIABLE, DEPLOYMENT_VARIABLE, RPC_VARIABLES[0]):
+        assert f"`{name}`" in PAGE

@@ -9,6 +9,7 @@ ChainError
 ├── BadResult               bytes that are not what the binding says: another contract, or none, at the address
 ├── KeyRefused              no deployer's key, or one that others can read
 ├── DeploymentRefused       a deployment that cannot begin or go on; nothing was sent
+├── WalletRefused           what an account cannot do, so nothing was sent; or nobody knows yet what became of it
 ├── StateMissing            the endpoint no longer has the state of the block that was asked about
 ├── ChainDoubted            what an endpoint says cannot be so; nothing of it is believed
 │   ├── ReorgTooDeep        a block that was confirmed is not in the chain any more
@@ -183,6 +184,10 @@ class ChainLies(ChainDoubted):
         self.what = what
         self.ours = ours
         self.theirs = theirs
+
+
+class WalletRefused(ChainError):
+    code = "chain.wallet_refused"
 
 
 class Reverted(ChainError):

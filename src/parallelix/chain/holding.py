@@ -37,7 +37,7 @@ from parallelix.chain.bindings.operator_stake_rewards import (
 from parallelix.chain.bindings.prlx import PRLXCalls, PRLXViews
 from parallelix.chain.clearance import Clearance, Permit, Signature, sign_permit
 from parallelix.chain.deployment_file import Deployment
-from parallelix.chain.errors import AllowanceTooLow, BadResult, ChainError, NotMined, Reverted, WrongChain
+from parallelix.chain.errors import AllowanceTooLow, BadResult, NotMined, Reverted, WalletRefused, WrongChain
 from parallelix.chain.ports import Receipt
 from parallelix.chain.rpc import Rpc
 from parallelix.chain.wallet import Wallet
@@ -48,12 +48,6 @@ PERMIT_SECONDS = 1_800
 TIERS = (1, 2, 3, 4)
 NODE_STATES = ("unknown", "active", "cooling down", "withdrawn")
 E = TypeVar("E", bound=Event)
-
-
-class WalletRefused(ChainError):
-    """What was asked cannot be, so nothing was sent; or it was sent, and nobody knows yet what became of it."""
-
-    code = "chain.wallet_refused"
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):

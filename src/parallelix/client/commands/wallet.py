@@ -16,7 +16,8 @@ from parallelix.chain import deployment_file, holding, wallet
 from parallelix.chain.abi import Address
 from parallelix.chain.clearance import Clearance, Signature
 from parallelix.chain.deployment_file import Deployment
-from parallelix.chain.holding import NODE_STATES, Done, Holder, Holdings, Step, WalletRefused
+from parallelix.chain.errors import WalletRefused
+from parallelix.chain.holding import NODE_STATES, Done, Holder, Holdings, Step
 from parallelix.client import amounts
 from parallelix.client.answers import BalanceAnswer, EarnedAnswer, TransactionAnswer, WalletAnswer
 from parallelix.client.commands.on_chain import deployment_of, ended, on_chain
