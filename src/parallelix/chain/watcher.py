@@ -372,12 +372,8 @@ def checked(logs: Iterable[Log], wanted: _Wanted, *, first_block: int, last_bloc
         if not log.topics or log.topics[0] not in wanted.get(log.address, {}):
             raise LogRefused(_name(log), f"{log.address} has no such event, or was not asked for")
     for one, two in pairwise(ordered):
-        if one.block_number != two.block_number:
-            continue
-        if one.log_index == two.log_index:
+        if (one.block_number, one.log_index) == (two.block_number, two.log_index):
             raise LogRefused(_name(one), f"there is another one in the same place, of {two.transaction_hash}")
-        if one.block_hash != two.block_hash:
-            raise LogRefused(_name(one), f"its block is {one.block_hash}, that of {_name(two)} is {two.block_hash}")
     return ordered
 
 
