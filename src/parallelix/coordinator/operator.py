@@ -1,4 +1,4 @@
-"""The seven calls of a node, as plain ASGI: they are most of what a coordinator does, so nothing stands between them
+"""The eight calls of a node, as plain ASGI: they are most of what a coordinator does, so nothing stands between them
 and the socket.
 
 Each is authenticated before anything is decided, costs at most one engine step, and is answered after the commit that
@@ -67,6 +67,7 @@ class OperatorApp:
             ("POST", "result"): self._result,
             ("POST", "heartbeat"): self._heartbeat,
             ("POST", "uptime"): self._restore_uptime,
+            ("GET", "standing"): self._standing,
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -123,7 +124,10 @@ class OperatorApp:
         registered = coordinator.engine.registrations[node_id].node_key_hash
         if to_hex(signing.public_key_hash(public_key)) != registered:
             raise errors.NodeForbidden(
-                f"node {node_id} is registered for key hash {registered}; this is another key", code="key_mismatch"
+                f"node {node_id} is registered for nodeKeyHash {registered}, but this key's is "
+                f"{to_hex(signing.public_key_hash(public_key))}; start with the folder that holds the registered key "
+                "(PARALLELIX_HOME), or take the stake back and register this key's hash",
+                code="key_mismatch",
             )
         if abs(now - manifest.issued_at) > ATTACH_SKEW_MS:
             raise errors.NodeUnauthorised(
@@ -369,6 +373,29 @@ class OperatorApp:
                 code="receipt_refused",
             ) from None
 
+    # Standing ---------------------------------------------------------------------------------------------------------
+
+    async def _standing(self, call: Call) -> None:
+        """Unsigned: a registry is public, and an operator asks when its daemon is gone."""
+        coordinator = self._coordinator
+        query = parse_qs(call.scope["query_string"].decode("latin-1"))
+        node_id = _node_id(query.get("nodeId", [""])[0], "nodeId")
+        engine = coordinator.engine
+        registration = engine.registrations.get(node_id)
+        await call.answer(
+            messages.Standing(
+                node_id=str(node_id),
+                state=registration.state if registration is not None else "unknown",
+                cooldown_ends_at=registration.cooldown_ends_at if registration is not None else 0,
+                hardware_tier=registration.hardware_tier if registration is not None else 0,
+                node_key_hash=registration.node_key_hash if registration is not None else "",
+                chain_id=coordinator.settings.chain_id,
+                contracts=coordinator.contracts,
+                block=engine.mirror.cursor.block if engine.mirror.cursor is not None else None,
+                server_time=coordinator.clock(),
+            )
+        )
+
     # Who calls --------------------------------------------------------------------------------------------------------
 
     def _session(self, call: Call, *, leaving: bool = False) -> LiveSession:
@@ -536,9 +563,9 @@ def _whole(text: str, name: str) -> int:
     return int(text)
 
 
-def _node_id(text: str) -> int:
+def _node_id(text: str, name: str = f"header {messages.HEADER_NODE}") -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 78):
-        raise Malformed(f"header {messages.HEADER_NODE}: {text[:40]!r} is not a node id")
+        raise Malformed(f"{name}: {text[:40]!r} is not a node id")
     return int(text)
 
 

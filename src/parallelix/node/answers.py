@@ -113,7 +113,10 @@ class ContractAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StatusAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """`state` is of the table in state.py. Times are Unix milliseconds, 0 when there was none."""
+    """`state` is of the table in state.py. Times are Unix milliseconds, 0 when there was none.
+
+    `source` says who told the state: the chain or the coordinator, at `heard_at`, or this machine alone. `not_heard`
+    says why it is not of now."""
 
     state: str
     state_reason: str
@@ -124,6 +127,7 @@ class StatusAnswer(msgspec.Struct, frozen=True, kw_only=True):
     node_key_hash: str
     tier: int
     wallet: str
+    chain_id: int
     coordinator: str
     ollama: str
     runtime: str
@@ -132,6 +136,11 @@ class StatusAnswer(msgspec.Struct, frozen=True, kw_only=True):
     served: int
     last_heartbeat_at: int
     pause: str
+    source: Literal["chain", "coordinator", "machine"]
+    heard_at: int
+    block: int | None
+    not_heard: str
+    warnings: tuple[str, ...]
 
 
 class LogLine(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from parallelix.node import answers, keys, state
+from parallelix.node import answers, keys, standing, state
 from parallelix.node import home as files
 from parallelix.node.config import DEFAULT_MODEL, Config, encode_config, load_config, wallet_address
 from parallelix.node.console import Console, client_version
@@ -196,6 +197,8 @@ def status(console: Console) -> None:
     console.heading("node status")
     for label, value in _status_lines(answer):
         console.fact(label, value, label_columns=LABEL_COLUMNS)
+    for warning in answer.warnings:
+        console.warn(warning)
     console.value(answer)
 
 
@@ -324,28 +327,56 @@ def _print_plan(console: Console, chosen: Plan) -> None:
 
 def _status(home: Home, config: Config, key: NodeKey | None) -> answers.StatusAnswer:
     stored = state.read(home)
-    contracts = msgspec.to_builtins(config.contracts)
+    # Before its first attach a node has no id that the network could be asked about.
+    heard, not_heard = standing.hear(home, config, stored.node_id) if stored.node_id else (None, "")
+    configured = {name: address for name, address in msgspec.to_builtins(config.contracts).items() if address}
+    contracts = standing.contracts_of(heard) | configured
+    now = stored.state if heard is None else standing.state_of(stored.state, heard.standing)
+    key_hash = "0x" + key.key_hash.hex() if key else ""
     return answers.StatusAnswer(
-        state=stored.state,
-        state_reason=stored.reason,
+        state=now,
+        state_reason=standing.reason_of(heard.standing) if heard and now is not stored.state else stored.reason,
         state_changed_at=stored.changed_at,
         daemon=files.holder(home),
         node_id=stored.node_id,
         node_address=key.address if key else "",
-        node_key_hash="0x" + key.key_hash.hex() if key else "",
+        node_key_hash=key_hash,
         tier=config.tier,
         wallet=config.wallet,
+        chain_id=config.chain_id,
         coordinator=config.coordinator,
         runtime=config.runtime,
         ollama=config.ollama_url,
-        contracts=tuple(
-            answers.ContractAnswer(name=name, address=address) for name, address in contracts.items() if address
-        ),
+        contracts=tuple(answers.ContractAnswer(name=name, address=address) for name, address in contracts.items()),
         heartbeats=stored.heartbeats,
         served=stored.served,
         last_heartbeat_at=stored.last_heartbeat_at,
         pause=config.pause,
+        source=heard.source if heard is not None else "machine",
+        heard_at=heard.at if heard is not None else 0,
+        block=heard.standing.block if heard is not None else None,
+        not_heard=not_heard,
+        warnings=tuple(_differences(config, configured, key_hash, heard)),
     )
+
+
+def _differences(
+    config: Config, configured: dict[str, str], key_hash: str, heard: standing.Heard | None
+) -> Iterable[str]:
+    """Where this folder and the network do not fit together: a node that is started here would be refused."""
+    if heard is None:
+        return
+    said = heard.standing
+    if said.chain_id != config.chain_id:
+        yield f"the network is on chain {said.chain_id}; set chain_id = {said.chain_id} in config.toml"
+    if said.node_key_hash and key_hash and said.node_key_hash != key_hash:
+        yield (
+            f"node {said.node_id} is registered for nodeKeyHash {said.node_key_hash}, but the key here has {key_hash}; "
+            "set PARALLELIX_HOME to the folder that holds the registered key"
+        )
+    for name, address in configured.items():
+        if (other := said.contracts.get(name, address)).lower() != address.lower():
+            yield f"{name}: config.toml says {address}, the {heard.source} says {other}; find out which is right"
 
 
 def _status_lines(answer: answers.StatusAnswer) -> Iterable[tuple[str, str]]:
@@ -353,6 +384,7 @@ def _status_lines(answer: answers.StatusAnswer) -> Iterable[tuple[str, str]]:
     yield "node address", answer.node_address or missing
     yield "nodeKeyHash", answer.node_key_hash or missing
     yield "tier", str(answer.tier) if answer.tier else "unknown; see `parallelix-node probe`"
+    yield "chain id", str(answer.chain_id)
     yield "coordinator", answer.coordinator
     if answer.runtime == "ollama":
         yield "ollama", answer.ollama
@@ -363,6 +395,8 @@ def _status_lines(answer: answers.StatusAnswer) -> Iterable[tuple[str, str]]:
     for contract in answer.contracts:
         yield contract.name, contract.address
     yield "state", _describe_state(answer)
+    if answer.node_id:
+        yield "as of", _describe_source(answer)
     yield "daemon", f"{answer.daemon} · {_describe_counts(answer)}" if answer.daemon else "not running"
     if answer.pause:
         yield "paused", answer.pause
@@ -376,6 +410,23 @@ def _describe_state(answer: answers.StatusAnswer) -> str:
     if node and answer.state_reason.startswith(f"{node} "):
         node = ""
     return " · ".join(part for part in (phase, activity, node, answer.state_reason) if part)
+
+
+def _describe_source(answer: answers.StatusAnswer) -> str:
+    heard_at = answer.heard_at or max(answer.last_heartbeat_at, answer.state_changed_at)
+    who = "this machine" if answer.source == "machine" else f"the {answer.source}"
+    if not answer.not_heard:
+        return f"now, by {who}" + (f" at block {answer.block}" if answer.block is not None else "")
+    age = f"{_ago(heard_at)} ago, by {who}" if heard_at else "never asked"
+    return f"{age}; {answer.not_heard}"
+
+
+def _ago(unix_ms: int) -> str:
+    seconds = max(0, int(time.time()) - unix_ms // 1000)
+    for unit, size_seconds in (("days", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * size_seconds:
+            return f"{seconds // size_seconds} {unit}"
+    return f"{seconds} s"
 
 
 def _describe_counts(answer: answers.StatusAnswer) -> str:

@@ -34,7 +34,7 @@ Url = Annotated[str, Meta(max_length=512)]
 
 
 class Contracts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Addresses that `status` prints, so that an operator can look them up; the node itself never calls a chain."""
+    """Addresses that `status` prints, so that an operator can look them up. Empty: as the network says."""
 
     NodeRegistryLocker: ShortText = ""
     OperatorStakeRewardsV2: ShortText = ""
@@ -55,6 +55,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     region: ShortText = ""
     hours: ShortText = ""
     pause: ShortText = ""
+    deployment_file: Annotated[str, Meta(max_length=4096)] = ""
+    rpc_url: Url = ""
     contracts: Contracts = Contracts()
 
 
@@ -71,7 +73,9 @@ COMMENTS = {
     "region": "Where this machine is, such as eu-west. Optional.",
     "hours": "When to take work, local time, such as 22:00-06:00. Empty: always. Takes effect while running.",
     "pause": "A message here stops new work until it is empty again. Takes effect while running.",
-    "contracts": "Contract addresses for `status` to print.",
+    "deployment_file": "A file of `parallelix chain deploy`: with it and rpc_url, `status` asks the chain itself.",
+    "rpc_url": "An Ethereum JSON-RPC endpoint without a key in its URL; else PARALLELIX_RPC in the environment.",
+    "contracts": "Contract addresses for `status` to print. Empty: as the network says.",
 }
 
 

@@ -58,6 +58,10 @@ class Home:
         return self.root / "state.json"
 
     @property
+    def network(self) -> Path:
+        return self.root / "network.json"
+
+    @property
     def log(self) -> Path:
         return self.root / "node.log"
 

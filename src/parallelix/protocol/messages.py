@@ -266,6 +266,22 @@ class ResultAnswer(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """What the registry says of a node, for whoever asks. `cooldown_ends_at` is Unix seconds, 0 while the stake is
+    active; `contracts` are addresses by name, and `block` the last one of the chain that was taken in, both empty where
+    the network is on no chain."""
+
+    node_id: NodeText
+    state: Literal["active", "cooling", "retired", "unknown"]
+    cooldown_ends_at: Count = 0
+    hardware_tier: Annotated[int, Meta(ge=0, le=4)] = 0
+    node_key_hash: ShortText = ""
+    chain_id: Count
+    contracts: Annotated[dict[ShortText, ShortText], Meta(max_length=32)] = {}
+    block: Count | None = None
+    server_time: Count
+
+
 class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
     """Every refusal: a stable code, and the thing, its value, the bound and the way out in words."""
 

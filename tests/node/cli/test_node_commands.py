@@ -7,6 +7,7 @@ import re
 import shutil
 import stat
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,10 @@ def made(home: Home, made_keys: Home) -> Home:
     shutil.copytree(made_keys.root, home.root)
     home.node_key.write_text(keys.NODE_KEY_PREFIX + "42" * 32)
     return home
+
+
+NOWHERE = "http://127.0.0.1:1/api"
+"""Nothing listens on this port, so it is refused at once."""
 
 
 def configure(home: Home, *lines: str) -> None:
@@ -317,13 +322,18 @@ def test_status_in_cooldown_after_the_daemon_stopped(made: Home, operate: Operat
     configure(
         made,
         "tier = 4",
+        f'coordinator = "{NOWHERE}"',
         f'wallet = "{WALLET}"',
         'pause = "moving house"',
         "[contracts]",
         f'NodeRegistryLocker = "{WALLET}"',
     )
     stored = state.Stored(
-        state=state.State.COOLING, node_id="4217", reason="withdrawable from 2026-11-28 08:00 UTC", served=37
+        state=state.State.COOLING,
+        node_id="4217",
+        reason="withdrawable from 2026-11-28 08:00 UTC",
+        served=37,
+        changed_at=int((time.time() - 3.5 * 3600) * 1000),
     )
     state.write(made, stored, durable=False)
     matches_golden("status-cooling", operate("status").out)
