@@ -291,6 +291,7 @@ def test_a_clearance_freezes_what_it_lets_out_and_settles_what_was_spent(world: 
     assert answer == effects.ClearanceGranted(
         account=ALICE, amount_wei=2 * HOLD, cumulative_wei=charged, nonce=0, expiry=world.seconds + 900
     )
+    assert isinstance(answer, effects.ClearanceGranted)
     assert world.engine.spendable_wei(ALICE) == 8 * HOLD - charged
     assert world.balance(cleared(ALICE)) == 2 * HOLD
     assert world.use(answer)

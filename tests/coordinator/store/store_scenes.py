@@ -10,6 +10,7 @@ from parallelix.coordinator.store.rows import EnvelopeRow, PayloadRow, ResultRow
 from parallelix.engine.rows import (
     AttemptRow,
     BatchRow,
+    ClearanceRow,
     FaultRow,
     KeyRow,
     NodeRow,
@@ -18,6 +19,7 @@ from parallelix.engine.rows import (
     Row,
     TransferRow,
     UptimeRow,
+    VaultAccountRow,
 )
 
 NOW = 1_800_000_000_000
@@ -86,6 +88,17 @@ def uptime(node_id: str, *, hour: int) -> UptimeRow:
 
 def key(key_id: str) -> KeyRow:
     return filled(KeyRow, key_id=key_id, account="ada", budget_wei="0", spent_wei="0")
+
+
+def vault_account(account: str) -> VaultAccountRow:
+    wei = str(10**26)
+    return filled(
+        VaultAccountRow, account=account, deposit_wei=wei, settled_wei=wei, requested_wei="0", charged_wei="0"
+    )
+
+
+def clearance(account: str, *, nonce: int, state: str) -> ClearanceRow:
+    return filled(ClearanceRow, account=account, nonce=nonce, expiry=NOW // 1000, amount_wei=str(10**26), state=state)
 
 
 def payload(of: int, **known: object) -> PayloadRow:

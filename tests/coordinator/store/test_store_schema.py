@@ -6,9 +6,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import store_scenes as scenes
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from msgspec import structs
 from sqlalchemy import inspect
 
 from parallelix.coordinator.store import rows as own_rows
@@ -64,6 +66,18 @@ def test_the_migrations_undo_themselves(new_url: str) -> None:
     with backend_of(new_url).engine.connect() as connection:
         assert inspect(connection).get_table_names() == ["alembic_version"]
     Store.open(new_url).close()
+
+
+def test_a_key_of_the_first_schema_may_after_the_migration_what_it_could_before(new_url: str) -> None:
+    key = scenes.key("key_1")
+    with closing(Store.open(new_url)) as store:
+        store.acquire("the first version")
+        store.commit([key])
+    with backend_of(new_url).engine.begin() as connection:
+        command.downgrade(alembic_config(connection), "0001")
+        assert "scopes" not in {column["name"] for column in inspect(connection).get_columns("api_keys")}
+    with closing(Store.open(new_url)) as store:
+        assert store.load(now=scenes.NOW).keys == (structs.replace(key, scopes="inference,read", kind="key"),)
 
 
 def test_a_schema_from_the_future_is_refused(new_url: str) -> None:

@@ -7,7 +7,7 @@ import store_scenes as scenes
 
 from parallelix.coordinator.store.store import Store
 from parallelix.engine.lifecycle import FINAL_REQUEST_STATES, RequestState
-from parallelix.engine.rows import BalanceRow, Row
+from parallelix.engine.rows import BalanceRow, ChainCursorRow, NodeLivenessRow, RegistrationRow, Row
 from parallelix.engine.snapshot import Idempotent, Snapshot
 from parallelix.engine.uptime import HOURS_KEPT
 
@@ -96,6 +96,21 @@ def test_as_many_hours_of_uptime_are_loaded_as_an_engine_keeps(store: Store) -> 
     hours = [scenes.uptime("7", hour=THIS_HOUR - age) for age in range(HOURS_KEPT + 1, -1, -1)]
     store.commit(hours)
     assert store.load(now=scenes.NOW).uptime == tuple(hours[1:])
+
+
+def test_what_is_known_of_the_chain_is_loaded_with_the_open_clearances_only(store: Store) -> None:
+    cursor = ChainCursorRow(id=1, block=2**40, block_hash="0xab", block_time=scenes.NOW // 1000, anchor_halt="why")
+    accounts = [scenes.vault_account(f"0x{number:040x}") for number in range(3)]
+    nodes = [scenes.filled(RegistrationRow, node_id=str(2**256 - 1), state="cooling", cooldown_ends_at=2**33)]
+    liveness = [scenes.filled(NodeLivenessRow, node_id="7", online=True, voids_pending=2, void_until=2**33)]
+    states = enumerate(("used", "released", "open"))
+    clearances = [scenes.clearance(accounts[0].account, nonce=nonce, state=state) for nonce, state in states]
+    store.commit([scenes.filled(ChainCursorRow, id=1), cursor, *accounts, *nodes, *liveness, *clearances])
+    snapshot = store.load(now=scenes.NOW)
+    assert snapshot.cursor == cursor
+    assert sorted(snapshot.vault_accounts, key=lambda row: row.account) == accounts
+    assert (list(snapshot.registrations), list(snapshot.liveness)) == (nodes, liveness)
+    assert list(snapshot.clearances) == clearances[2:]
 
 
 def test_everything_survives_a_restart(url: str, store: Store) -> None:
