@@ -31,10 +31,10 @@ setup-chain: setup-env ## a chain for this machine, and the contracts of Sablier
 	@$(PYTHON) scripts/anvil.py ensure
 	@$(PYTHON) scripts/sablier.py ensure
 
-setup-env: ## the Python environment alone, which is all that the demo needs
+setup-env: ## the Python environment alone
 	@$(PYTHON) scripts/environment.py
 
-demo: setup-env | $(REPORTS) ## a whole network on this machine: 24 prompts, a killed node, a cheating node
+demo: setup-chain | $(REPORTS) ## a whole network on a chain: deposit, 24 prompts, a killed node, a cheat, rewards, exit
 	$(RUN) -m parallelix.devnet.demo --report $(REPORTS)/demo.json
 
 test: setup ## the test suite, against a real PostgreSQL, a real Ollama and a real chain on this machine

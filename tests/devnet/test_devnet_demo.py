@@ -5,15 +5,20 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import network_scene as scene
 import pytest
 
+import services
 from parallelix.devnet import demo
+from parallelix.devnet.circle import Claim
 from parallelix.devnet.evidence import CONTROLS
+from parallelix.devnet.report import Report
 from parallelix.engine.rows import AttemptRow
+from parallelix.terminal import Console
 
 IN_ORDER = {number: 1000.0 + number for number in range(1, 15)}
 
@@ -35,7 +40,9 @@ def attempt(number: int, state: str, node: int) -> AttemptRow:
 
 
 def outcome(*attempts: AttemptRow, steps: dict[int, float] | None = None) -> demo.Outcome:
-    killed = demo.Killed(number=1, request_id=scene.request_id(0), attempt_id=attempt(0, "", 0).attempt_id)
+    killed = demo.Killed(
+        number=1, node_id="1001", request_id=scene.request_id(0), attempt_id=attempt(0, "", 0).attempt_id
+    )
     by_request = {scene.request_id(0): steps if steps is not None else IN_ORDER}
     return demo.Outcome(
         evidence=scene.evidence(), attempts=list(attempts), steps=by_request, killed=killed, seconds=1.0
@@ -81,8 +88,42 @@ def test_prompts_differ_and_some_are_long() -> None:
     assert Counter(body.response_format is not None for body in bodies)[True] == demo.PROMPTS // 3
 
 
+CLAIMS = (
+    "sign-in", "deposit", "anchor", "receipts", "settlement", "rewards", "claim", "impostor", "unstake", "stake",
+    "withdrawal",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("claims", "controls", "code"),
+    [
+        ([Claim(name="deposit", text="", facts={}, faults=())], [("a stranger's", True)], 0),
+        ([Claim(name="deposit", text="", facts={}, faults=("a wei is missing",))], [("a stranger's", True)], 1),
+        ([Claim(name="deposit", text="", facts={}, faults=())], [("a stranger's", False)], 1),
+    ],
+)
+def test_it_fails_where_a_claim_about_a_contract_does_not_hold_or_a_fault_went_unnoticed(
+    claims: list[Claim],
+    controls: list[tuple[str, bool]],
+    code: int,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    played = replace(outcome(LOST, REJECTED), claims=tuple(claims), controls=tuple(controls))
+    written = Report("demo", "as a test", seed=1)
+
+    assert demo.conclude(Console.standard(json=False), played, tmp_path / "demo.json", written) == code
+
+    report = json.loads((tmp_path / "demo.json").read_text())
+    assert report["passed"] is (code == 0)
+    assert report["results"]["circle"][0]["name"] == "deposit"
+    assert ("deposit: a wei is missing" in capsys.readouterr().out) is bool(claims[0].faults)
+
+
 @pytest.mark.slow
 def test_the_demonstration_succeeds_in_its_reduced_form(tmp_path: Path) -> None:
+    services.anvil_binary()
+    services.sablier_folder()
     path = tmp_path / "demo.json"
     command = [sys.executable, "-m", "parallelix.devnet.demo", "--requests", "12", "--report", str(path)]
     environment = {**os.environ, "COLUMNS": "80", "NO_COLOR": "1"}
@@ -93,7 +134,8 @@ def test_the_demonstration_succeeds_in_its_reduced_form(tmp_path: Path) -> None:
     assert max(len(line) for line in done.stdout.splitlines() if str(tmp_path) not in line) <= 80
     report = json.loads(path.read_text())
     results = report["results"]
-    assert report["passed"] and {control["name"] for control in report["controls"]} == CONTROLS.keys()
+    assert report["passed"] and {control["name"] for control in report["controls"]} > CONTROLS.keys()
+    assert [claim["name"] for claim in results["circle"]] == list(CLAIMS)
     assert (results["lost"], results["charged_twice"], results["chain_valid"]) == (0, 0, True)
     assert results["attempts_lost_with_the_killed_node"] and results["attempts_rejected"]
     assert [request["state"] for request in results["requests"]] == ["completed"] * 12

@@ -1,7 +1,9 @@
 """`make demo`: a whole network on this machine, asked 24 things at once while one node is killed and another cheats.
 
-It prints the fourteen steps of one request, all requests, and what a sceptic finds; it fails when anything was lost,
-charged twice, or cannot be verified, and when its own checks miss a fault that is made on purpose.
+It stands on a chain of its own: the requester's deposit pays, records are anchored, nodes are staked for and earn, and
+in the end everybody gets out what is theirs (circle.py). It prints the fourteen steps of one request, all requests, and
+what a sceptic finds; it fails when anything was lost, charged twice, or cannot be verified, and when its own checks
+miss a fault that is made on purpose.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
 import signal
 import sys
 import tempfile
@@ -16,15 +19,21 @@ import textwrap
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import httpx
 import typer
 
+from parallelix.chain import rewards_print
+from parallelix.chain.errors import ChainError
+from parallelix.chain.rewards_table import RewardsTable
 from parallelix.coordinator.steps import EVENT
 from parallelix.devnet import evidence, gathering, network
+from parallelix.devnet.anvil import ChainMissing, find_anvil, find_sablier
+from parallelix.devnet.chain import ChainPlan
+from parallelix.devnet.circle import Circle, CircleBroken, Claim, circle
 from parallelix.devnet.evidence import Evidence, Findings
 from parallelix.devnet.faults import Fault, faulty_node
 from parallelix.devnet.gathering import Requester, Store
@@ -32,8 +41,10 @@ from parallelix.devnet.model import MODEL, demonstration_catalogue, demonstratio
 from parallelix.devnet.network import Network, Plan
 from parallelix.devnet.processes import ProcessError
 from parallelix.devnet.report import Report
+from parallelix.devnet.wallet_calls import CallRefused
 from parallelix.engine.lifecycle import FINAL_REQUEST_STATES, AttemptState
 from parallelix.engine.rows import AttemptRow
+from parallelix.protocol.registry import MINIMUM_STAKE_WEI
 from parallelix.protocol.requests import ChatMessage, CreateRequest, RequestView
 from parallelix.terminal import Console
 
@@ -47,12 +58,18 @@ CHEAT = 3
 SLOTS = 4
 SETTINGS = {
     "log_steps": True,
-    "batch_seconds": 1.0,
+    "batch_seconds": 5.0,
+    "confirmations": 1,
+    "chain_poll_seconds": 0.25,
+    "settle_seconds": 5.0,
+    "liveness_seconds": 3.0,
+    "reconcile_seconds": 10.0,
     "heartbeat_seconds": 1.0,
     # Long beside a heartbeat, so that a busy machine does not take a slow node for a dead one.
     "offline_seconds": 8.0,
     "acknowledge_seconds": 30.0,
 }
+BLOCK_SECONDS = 1
 DEADLINE_SECONDS = 120.0
 QUEUE_SECONDS = 300.0
 END_SECONDS = 300.0
@@ -88,11 +105,16 @@ class DemoFailed(Exception):
     """The demonstration could not be carried out. The message says what was waited for."""
 
 
+FAILURES = (DemoFailed, CircleBroken, ProcessError, ChainMissing, ChainError, CallRefused, httpx.HTTPError)
+"""What can keep it from going on, with a message that says what."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Killed:
     """The node that was killed, and the request in whose middle it was."""
 
     number: int
+    node_id: str
     request_id: str
     attempt_id: str
 
@@ -106,6 +128,12 @@ class Outcome:
     steps: dict[str, dict[int, float]]
     killed: Killed
     seconds: float
+    claims: tuple[Claim, ...] = ()
+    """What was found in the contracts, act by act."""
+    controls: tuple[tuple[str, bool], ...] = ()
+    """Faults that were made on purpose on the way, and whether each was refused or noticed."""
+    table: RewardsTable | None = None
+    """What the nodes had earned by the time of the claim."""
 
 
 def prompts(count: int) -> list[CreateRequest]:
@@ -145,13 +173,14 @@ async def play(console: Console, folder: Path, count: int) -> Outcome:
         node_command=network.real_node(gguf, slots=SLOTS),
         node_count=NODES,
         settings=SETTINGS,
+        chain=_chain_plan(),
     )
     net = Network(plan)
     console.live("making keys")
     await asyncio.to_thread(net.prepare)
-    api_key = await asyncio.to_thread(net.new_key, account="demo", name="demo")
-    requester = Requester(net.url, api_key)
     try:
+        await net.start_chain(console.live)
+        _tell_chain(console, net)
         console.live("starting a coordinator and three nodes")
         await net.start_coordinator()
         for number in net.seats:
@@ -160,17 +189,53 @@ async def play(console: Console, folder: Path, count: int) -> Outcome:
         console.done(f"coordinator at {net.url}, {NODES} nodes online")
         console.plain("  each is a process of its own; the model is a real one, and very small")
         console.plain(f"  node {CHEAT} is a cheat: it changes the text of an answer after proving it")
-        with Store(net) as store:
-            return await _ask_and_kill(console, net, requester, store, count)
+        async with circle(console, net) as acts:
+            return await _whole_circle(console, net, acts, count)
     finally:
         console.clear_live()
-        await requester.close()
         await net.stop()
 
 
-async def _ask_and_kill(console: Console, net: Network, requester: Requester, store: Store, count: int) -> Outcome:
-    started = time.monotonic()
+def _chain_plan() -> ChainPlan:
+    sablier = find_sablier(os.environ)
+    if sablier is None:
+        raise ChainMissing("Sablier's compiled contracts, which stream the rewards, are not here: run make setup-chain")
+    return ChainPlan(anvil=find_anvil(os.environ), sablier=sablier, block_seconds=BLOCK_SECONDS)
+
+
+def _tell_chain(console: Console, net: Network) -> None:
+    assert net.chain is not None
+    stake = f"{MINIMUM_STAKE_WEI // 10**18:,} PRLX"
+    console.done(f"a chain at {net.chain.url}: five contracts, a stream of rewards")
+    console.done(f"{len(net.stakes)} nodes registered by staking {stake} each")
+
+
+async def _whole_circle(console: Console, net: Network, acts: Circle, count: int) -> Outcome:
     bodies = prompts(count)
+    requester = Requester(net.url, await acts.begins(network.CREDITS_WEI))
+    try:
+        with Store(net) as store:
+            outcome = await _ask_and_kill(console, net, requester, store, bodies)
+            stays = outcome.killed.number
+            leaves = next(number for number in net.seats if number not in (stays, CHEAT))
+            await acts.ends(outcome.evidence, stays=stays, leaves=leaves, removed=CHEAT)
+            # With all that the way out has posted.
+            found = replace(outcome.evidence, transfers=tuple(store.transfers()))
+            return replace(
+                outcome,
+                evidence=found,
+                claims=tuple(acts.claims),
+                controls=tuple(acts.controls),
+                table=acts.table,
+            )
+    finally:
+        await requester.close()
+
+
+async def _ask_and_kill(
+    console: Console, net: Network, requester: Requester, store: Store, bodies: list[CreateRequest]
+) -> Outcome:
+    started, count = time.monotonic(), len(bodies)
     watching = asyncio.create_task(_kill_one(console, net, store))
     try:
         ids = await asyncio.gather(*map(requester.create, bodies))
@@ -180,6 +245,8 @@ async def _ask_and_kill(console: Console, net: Network, requester: Requester, st
         watching.cancel()
         killed = await _killed(watching)
         seconds = time.monotonic() - started
+        console.done(f"all {count} have their answers after {seconds:.1f} s; node {killed.number} is started again")
+        net.start_node(killed.number)
         await _until_settled(console, requester, ids)
         found = await gathering.gather(net, requester, store, dict(zip(ids, bodies, strict=True)))
         steps = gathering.steps(net, found.transfers)
@@ -192,21 +259,26 @@ async def _kill_one(console: Console, net: Network, store: Store) -> Killed:
     """Kills an honest node while it streams an answer: frozen first, so that it cannot finish while we look twice."""
     while True:
         for attempt in _streaming(net, store):
-            number = int(attempt.node_id) - network.FIRST_NODE_ID + 1
+            number = net.number_of(attempt.node_id)
             net.nodes[number].send(signal.SIGSTOP)
             await asyncio.sleep(FREEZE_SECONDS)
             if attempt.attempt_id in {each.attempt_id for each in _streaming(net, store)}:
                 net.kill_node(number)
                 console.warn(f"node {number} killed (SIGKILL) while it streams {_short(attempt.request_id)}")
                 console.plain(f"  the network waits {SETTINGS['offline_seconds']:g} s for a sign of life")
-                return Killed(number=number, request_id=attempt.request_id, attempt_id=attempt.attempt_id)
+                return Killed(
+                    number=number,
+                    node_id=attempt.node_id,
+                    request_id=attempt.request_id,
+                    attempt_id=attempt.attempt_id,
+                )
             net.nodes[number].send(signal.SIGCONT)
         await asyncio.sleep(LOOK_SECONDS)
 
 
 def _streaming(net: Network, store: Store) -> list[AttemptRow]:
     """Attempts of honest nodes whose first words have arrived and whose result has not."""
-    cheat = str(network.FIRST_NODE_ID + CHEAT - 1)
+    cheat = str(net.seats[CHEAT].node_id)
     begun = {
         (line["request_id"], line["attempt_number"])
         for line in gathering.logged(net)
@@ -227,7 +299,7 @@ async def _killed(watching: asyncio.Task[Killed]) -> Killed:
 
 
 async def _until_ended(console: Console, net: Network, requester: Requester, ids: list[str]) -> None:
-    news = News(console)
+    news = News(console, net)
     try:
         async with asyncio.timeout(END_SECONDS):
             while True:
@@ -256,14 +328,15 @@ async def _until_settled(console: Console, requester: Requester, ids: list[str])
 class News:
     """Tells once what happened, from the coordinator's log, and how far everything is."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, net: Network) -> None:
         self._console = console
+        self._net = net
         self._told = 0
         self._counts: Counter[str] = Counter()
 
     def tell(self, log: list[dict[str, Any]]) -> None:
         for line in log[self._told :]:
-            sentence = _sentence(line)
+            sentence = _sentence(self._net, line)
             if sentence:
                 self._console.warn(sentence)
         self._told = len(log)
@@ -276,16 +349,16 @@ class News:
             self._counts = counts
 
 
-def _sentence(line: Mapping[str, Any]) -> str:
+def _sentence(net: Network, line: Mapping[str, Any]) -> str:
     match line["event"]:
         case "attempt.rejected":
             return f"attempt.rejected {_short(line['request_id'])}: {line['reason']}; it goes to another node"
         case "attempt.redispatched" if line["reason"] != "poe_mismatch":
             return f"attempt.redispatched {_short(line['request_id'])}: {line['reason']}"
         case "node.removed":
-            return f"node.removed: node {int(line['node_id']) - network.FIRST_NODE_ID + 1}, too many rejected results"
+            return f"node.removed: node {net.number_of(line['node_id'])}, too many rejected results"
         case "node.offline":
-            return f"node.offline: node {int(line['node_id']) - network.FIRST_NODE_ID + 1} gives no sign of life"
+            return f"node.offline: node {net.number_of(line['node_id'])} gives no sign of life"
         case "request.failed":
             return f"request.failed {_short(line['request_id'])}: {line['reason']}"
         case _:
@@ -314,6 +387,9 @@ def show(console: Console, outcome: Outcome) -> None:
     console.heading("all requests")
     for line in table(found):
         console.plain(line)
+    if outcome.table is not None:
+        console.plain("")
+        rewards_print.show(console, outcome.table)
 
 
 def request_to_show(outcome: Outcome) -> str:
@@ -403,6 +479,7 @@ def results(outcome: Outcome, findings: Findings) -> dict[str, Any]:
         "attempts_lost_with_the_killed_node": len(_lost_with_the_node(outcome)),
         "attempts_rejected": len(_rejected(outcome)),
         "seconds": round(outcome.seconds, 1),
+        "circle": outcome.claims,
     }
 
 
@@ -419,8 +496,8 @@ def happened(outcome: Outcome) -> list[str]:
 
 
 def _lost_with_the_node(outcome: Outcome) -> list[AttemptRow]:
-    node_id = str(network.FIRST_NODE_ID + outcome.killed.number - 1)
-    return [each for each in outcome.attempts if each.state == AttemptState.LOST and each.node_id == node_id]
+    killed = outcome.killed
+    return [each for each in outcome.attempts if each.state == AttemptState.LOST and each.node_id == killed.node_id]
 
 
 def _rejected(outcome: Outcome) -> list[AttemptRow]:
@@ -431,7 +508,7 @@ def conclude(console: Console, outcome: Outcome, path: Path, report: Report) -> 
     """Prints the checks, writes the report, and gives the exit code."""
     found, findings = outcome.evidence, evidence.judge(outcome.evidence)
     missing = happened(outcome)
-    for name, caught in evidence.controls(found):
+    for name, caught in (*evidence.controls(found), *outcome.controls):
         report.control(name, caught)
     console.plain("")
     console.heading("checked by arithmetic, from what anyone or the requester may read")
@@ -442,10 +519,12 @@ def conclude(console: Console, outcome: Outcome, path: Path, report: Report) -> 
     _verdict(console, f"ledger: {len(found.transfers)} postings, each hold charged or released", findings.ledger)
     rejected, lost = len(_rejected(outcome)), len(_lost_with_the_node(outcome))
     _verdict(console, f"{rejected} tampered results rejected, {lost} attempts died with the killed node", missing)
+    broken = [f"{claim.name}: {fault}" for claim in outcome.claims for fault in claim.faults]
+    _verdict(console, f"contracts: {len(outcome.claims)} claims hold, from the deposit to the last withdrawal", broken)
     missed = [control.name for control in report.controls if not control.caught]
     caught = len(report.controls) - len(missed)
     _verdict(console, f"controls: {caught} of {len(report.controls)} faults made on purpose were noticed", missed)
-    code = report.write(path, results(outcome, findings), passed=not findings.all() and not missing)
+    code = report.write(path, results(outcome, findings), passed=not (findings.all() or missing or broken))
     console.plain("")
     (console.done if code == 0 else console.cross)(f"{'passed' if code == 0 else 'FAILED'}; all of it is in {path}")
     return code
@@ -488,7 +567,7 @@ def main(
     with tempfile.TemporaryDirectory(prefix="parallelix-demo-") as folder:
         try:
             outcome = asyncio.run(play(console, Path(folder), requests))
-        except (DemoFailed, ProcessError, httpx.HTTPError) as error:
+        except FAILURES as error:
             reason = str(error) or type(error).__name__
             console.error("demo.failed", reason)
             sys.exit(written.write(report, {"failed": reason}, passed=False))
