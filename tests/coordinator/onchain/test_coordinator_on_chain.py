@@ -135,6 +135,25 @@ async def test_what_was_spent_is_settled_when_it_is_time(
         assert scene.transactions("settler") == 1
 
 
+async def test_a_settlement_that_a_dead_process_had_begun_comes_to_its_end(
+    staked_world: ChainWorld, node: HandNode, folder: Path
+) -> None:
+    async with chained(staked_world, folder, node, settle_seconds=0.2) as scene:
+        await scene.executed()
+        await scene.until(lambda: balance(scene, spent))
+        await scene.until(lambda: pending_of(scene, "settler"), mining=False)
+    staked_world.anvil.ask("anvil_dropAllTransactions")
+
+    async with chained(staked_world, folder, node) as scene:
+        await scene.until(lambda: not balance(scene, spent))
+        assert scene.transactions("settler") == 1
+
+
+def pending_of(scene: Chained, role: str) -> bool:
+    address = scene.world.roles[role].address
+    return int(scene.world.anvil.ask("eth_getTransactionCount", address, "pending"), 16) > scene.transactions(role)
+
+
 async def test_an_account_that_asks_to_withdraw_is_settled_at_once(
     staked_world: ChainWorld, node: HandNode, folder: Path
 ) -> None:
