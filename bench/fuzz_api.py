@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import hashlib
 import os
 import subprocess
 import sys
@@ -34,6 +35,7 @@ from bench.instant_node import TIER, instant_node
 from bench.instant_runtime import DIGEST, MODEL
 from parallelix.devnet.network import Network, Plan, catalogue_entry
 from parallelix.devnet.report import Report
+from parallelix.protocol.accounts import SCOPES
 
 LEFT_OUT = ("positive_data_acceptance", "use_after_free", "object_level_authorization")
 EXAMPLES = 50
@@ -46,6 +48,8 @@ FAILURES_SHOWN = 20
 MESSAGE_CHARACTERS_MAX = 400
 ASK_SECONDS = 0.1
 ASKED_MAX = 600
+OWN_KEY_VARIABLE = "PARALLELIX_FUZZ_KEY_ID"
+"""Tells `fuzz_hooks` which key not to revoke: the one that everything is called with."""
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,7 +115,7 @@ async def network_of(folder: Path, command: tuple[str, ...]) -> AsyncGenerator[t
 
 async def usable_key(network: Network) -> str:
     """A key that the coordinator knows by now and for which a node is there."""
-    secret = network.new_key(credits_wei=CREDITS_WEI)
+    secret = network.new_key(credits_wei=CREDITS_WEI, scopes=SCOPES)
     headers = {"authorization": f"Bearer {secret}"}
     body = {"model": MODEL, "prompt": "Hello", "hardware_tier": TIER}
     async with httpx.AsyncClient(base_url=network.url, headers=headers, trust_env=False, timeout=30) as http:
@@ -147,7 +151,9 @@ async def fuzz(url: str, secret: str, scope: Scope, folder: Path) -> Run:
         *(argument for path in scope.paths for argument in ("--include-path", path)),
     ]  # fmt: skip
     root = str(Path(__file__).parents[1])
-    environment = {**os.environ, "SCHEMATHESIS_HOOKS": "bench.fuzz_hooks", "PYTHONPATH": root, "NO_PROXY": "*"}
+    key_id = f"key_{hashlib.sha256(secret.encode()).hexdigest()[:16]}"
+    own = {"SCHEMATHESIS_HOOKS": "bench.fuzz_hooks", OWN_KEY_VARIABLE: key_id, "PYTHONPATH": root, "NO_PROXY": "*"}
+    environment = {**os.environ, **own}
     done = await asyncio.to_thread(
         subprocess.run, [sys.executable, "-m", "schemathesis.cli", "run", *arguments], cwd=folder, env=environment,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,

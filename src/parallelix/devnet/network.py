@@ -38,6 +38,7 @@ from parallelix.devnet.wallet_calls import WalletCalls
 from parallelix.node import config, keys
 from parallelix.node.home import Home
 from parallelix.private_files import FOLDER_MODE
+from parallelix.protocol.accounts import KEY_SCOPES, Scope
 from parallelix.protocol.encoding import from_hex, to_hex
 from parallelix.protocol.registry import MINIMUM_STAKE_WEI, Registration
 from parallelix.protocol.requests import NetworkView
@@ -198,6 +199,7 @@ class Network:
         requests_per_minute: int = 0,
         concurrency: int = 0,
         budget_wei: int = 0,
+        scopes: Sequence[Scope] = KEY_SCOPES,
     ) -> str:
         """An API key for `account`, which is granted `credits_wei`. `start_coordinator` returns when it works; where
         the coordinator runs already, wait for `accepts`."""
@@ -210,6 +212,7 @@ class Network:
             requests_per_minute=requests_per_minute,
             concurrency=concurrency,
             budget_wei=str(budget_wei),
+            scopes=",".join(scopes),
         )
         store = Store.open(self.store_url)
         try:
