@@ -49,6 +49,7 @@ class Accounts:
         self._coordinator = coordinator
         self._nonces = Nonces(coordinator.secrets.nonce_key)
         self._asking = 0
+        self._latest = 0
         self._sessions: dict[bool, deque[ApiKey]] = {True: deque(), False: deque()}
         """By whether the account had credits when it signed in, in the order in which they end."""
         known = [key for key in coordinator.engine.keys.values() if key.kind == "session"]
@@ -56,7 +57,7 @@ class Accounts:
             self._sessions[self._has_credits(session.account)].append(session)
 
     def nonce(self, place: Place) -> accounts.NonceView:
-        now = self._coordinator.clock()
+        now = self._time()
         return accounts.NonceView(
             nonce=self._nonces.make(now),
             domain=place.domain,
@@ -69,7 +70,7 @@ class Accounts:
 
     async def sign_in(self, body: accounts.SignInBody, place: Place) -> accounts.SessionView:
         """Opens a session. Raises `MalformedSignIn`, `SignInRefused`, `TooMany` or `Unavailable`."""
-        coordinator, now = self._coordinator, self._coordinator.clock()
+        coordinator, now = self._coordinator, self._time()
         checked = sign_in.check(
             body.message,
             place=place,
@@ -187,17 +188,22 @@ class Accounts:
         if ended:
             self._coordinator.forget_keys(ended)
 
+    def _time(self) -> int:
+        """Unix milliseconds. A clock that is set back must not make a nonce good again whose session is forgotten."""
+        self._latest = max(self._latest, self._coordinator.clock())
+        return self._latest
+
     # API keys -------------------------------------------------------------------------------------------------------
 
     def keys(self, key: ApiKey) -> requests.KeyList:
         """The account's own keys and the sessions that are open, oldest first, without their secrets."""
-        now = self._coordinator.clock()
+        now = self._time()
         own = self._coordinator.keyring.of(key.account)
         return requests.KeyList(data=tuple(key_view(each) for each in own if each.kind == "key" or each.usable(now)))
 
     async def make_key(self, maker: ApiKey, body: accounts.NewKeyBody) -> accounts.NewKeyView:
         """Raises `BadRequest`, `PaymentRequired`, `Forbidden` or `TooManyKeys`."""
-        coordinator, now = self._coordinator, self._coordinator.clock()
+        coordinator, now = self._coordinator, self._time()
         _require_sensible(body, now)
         _require_within(body, maker)
         if not self._has_credits(maker.account):
