@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
+import re
 from collections.abc import AsyncIterator, Iterator
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
+import typer.main
 from chain_scene import Ethereum
 from operators_scene import DAY, HOUR, Operators, Seen
 
-from parallelix.chain import deployment_file
+from parallelix.chain import cli, deployment_file
 from parallelix.chain.abi import Event, read_log, table_of
 from parallelix.chain.deployment_file import Deployment
 from parallelix.chain.errors import BadArgument, BadResult
 from parallelix.chain.rewards_replay import EVENTS, Replay, Terms
-from parallelix.chain.rewards_table import RewardsTable, read_table
+from parallelix.chain.rewards_table import Paid, RewardsTable, Row, Sum, read_table
 from parallelix.chain.rpc import Rpc, connected
 from parallelix.client.cli import run
 
@@ -232,6 +236,16 @@ async def test_the_command_prints_every_node_of_every_day_and_what_the_words_mea
         assert f"· {word} " in shown
 
 
+async def test_the_page_names_every_option_and_every_field() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "rewards.md").read_text()
+    command: Any = typer.main.get_command(cli.app)
+    options = {option for each in command.commands["rewards"].params for option in each.opts}
+    assert options == set(re.findall(r"`(--[a-z]+)`", page)) | {"--deployment", "--rpc"}
+    for kind in (RewardsTable, Row, Paid, Sum):
+        for name in kind.__struct_fields__:
+            assert f"`{name}`" in page, name
+
+
 async def test_the_command_refuses_what_is_no_day(
     chain: Ethereum, shared_deployment: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -241,8 +255,6 @@ async def test_the_command_refuses_what_is_no_day(
 
 
 async def command(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
-    import asyncio
-
     code = await asyncio.to_thread(run, list(arguments))
     printed = capsys.readouterr()
     return code, printed.out + printed.err

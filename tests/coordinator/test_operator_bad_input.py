@@ -153,6 +153,8 @@ async def test_an_attach_is_taken_only_from_the_registered_key(on: Scene) -> Non
     assert await changes_nothing(on, node.post("attach", signed_by_stranger)) == BAD_SIGNATURE
     all_of_stranger = msgspec.structs.replace(signed_by_stranger, public_key=to_hex(stranger.public_key))
     assert await changes_nothing(on, node.post("attach", all_of_stranger)) == (403, "key_mismatch")
+    told = (await node.post("attach", all_of_stranger)).json()["message"]
+    assert to_hex(node.key.key_hash) in told and to_hex(stranger.key_hash) in told and "PARALLELIX_HOME" in told
     over_another = msgspec.structs.replace(body, manifest=body.manifest.replace('"one"', '"two"'))
     assert await changes_nothing(on, node.post("attach", over_another)) == BAD_SIGNATURE
 

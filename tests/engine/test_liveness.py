@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -465,6 +466,16 @@ def test_heartbeats_bring_a_node_online_and_silence_takes_it_off(world: World) -
     assert reported(world) == ()
     world.advance(MINUTE_MS)
     assert reported(world) == ((1, False, 0),)
+
+
+@pytest.mark.parametrize("part", ["registry", "anchor", "chain"])
+def test_nothing_is_reported_while_what_uptime_rests_on_is_halted(world: World, part: Any) -> None:
+    world.attach(1)
+    beats(world, 1)
+    world.step(events.ChainHalted(part=part, reason="theirs is another"))
+    assert world.engine.liveness_report(LIMIT) is None
+    world.step(events.ChainHalted(part=part, reason=""))
+    assert reported(world) == ((1, True, 0),)
 
 
 def test_a_node_whose_stake_cools_is_not_reported(world: World) -> None:

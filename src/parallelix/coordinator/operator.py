@@ -124,9 +124,9 @@ class OperatorApp:
         registered = coordinator.engine.registrations[node_id].node_key_hash
         if to_hex(signing.public_key_hash(public_key)) != registered:
             raise errors.NodeForbidden(
-                f"node {node_id} is registered for nodeKeyHash {registered}, but this key's is "
-                f"{to_hex(signing.public_key_hash(public_key))}; start with the folder that holds the registered key "
-                "(PARALLELIX_HOME), or take the stake back and register this key's hash",
+                f"node {node_id} is registered for nodeKeyHash {registered}, this key's is "
+                f"{to_hex(signing.public_key_hash(public_key))}; use the registered key's folder (PARALLELIX_HOME), or "
+                "unstake and register this key",
                 code="key_mismatch",
             )
         if abs(now - manifest.issued_at) > ATTACH_SKEW_MS:

@@ -133,7 +133,10 @@ class Nodes(Steps):
         """What the rewards contract should be told now, in at most `limit` changes; None when there is nothing to say.
 
         A read: asked twice, it names the same slots twice. Ask again once the events of the last report have come in.
+        Nothing is said while registry or anchor are halted: uptime rests on both.
         """
+        if self.mirror.halted("registry") or self.mirror.halted("anchor"):
+            return None
         return self.liveness.report(
             slot=self._now // SLOT_MS, limit=limit, is_active=self._is_active, may_earn=self._may_earn
         )
