@@ -20,7 +20,7 @@ import vector_files as vectors
 from parallelix.client import KeptAnswer, cli, errors, sdk
 from parallelix.protocol.receipts import Receipt
 
-PAGES = {name: (REPOSITORY / "docs" / f"{name}.md").read_text() for name in ("client", "receipts")}
+PAGES = {name: (REPOSITORY / "docs" / f"{name}.md").read_text() for name in ("client", "receipts", "accounts")}
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
