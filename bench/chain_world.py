@@ -46,6 +46,9 @@ STALE_SECONDS = 3
 """So that a report on nodes is due every second."""
 PURSE_WEI = 1_000_000 * TOKEN
 """What each person begins with: more than a run can deposit."""
+STATES_KEPT = 2_000
+"""In memory, of as many blocks. Without this anvil keeps ever fewer there and the rest in files, and a reorg that goes
+back to a state from a file loses the code of contracts. Far more blocks than a dead coordinator misses."""
 ROLES_THAT_SEND = ("validator", "liveness", "settler")
 EVERYTHING = 2**256 - 1
 NODE_COUNT = Function("nodeCount", (), ("uint256",))
@@ -179,7 +182,7 @@ class ChainWorld:
 def chain_world(folder: Path) -> Generator[ChainWorld]:
     """Everything deployed on an anvil that mines when told to. The owner is the deployer and holds the supply."""
     folder.mkdir(parents=True, exist_ok=True)
-    with services.anvil() as anvil:
+    with services.anvil("--prune-history", str(STATES_KEPT)) as anvil:
         roles = {role: account_of(role) for role in ROLES}
         for account in roles.values():
             anvil.ask("anvil_setBalance", account.address, hex(1_000 * ETHER))

@@ -344,8 +344,8 @@ def sablier_folder() -> Path:
 
 
 @contextmanager
-def anvil(*, binary: Path | None = None) -> Generator[Anvil]:
-    """Start a fresh chain on a free port. It dies with this process, even by kill -9."""
+def anvil(*options: str, binary: Path | None = None) -> Generator[Anvil]:
+    """Start a fresh chain on a free port. It dies with this process, even by kill -9. `options` are anvil's own."""
     binary = binary or anvil_binary()
     with tempfile.TemporaryDirectory(prefix="parallelix-anvil-") as name:
         folder = Path(name)
@@ -353,7 +353,7 @@ def anvil(*, binary: Path | None = None) -> Generator[Anvil]:
         chain = Anvil(url=f"http://127.0.0.1:{port}")
         leashed = [sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), ""]
         with running(
-            [*leashed, binary, "--host", "127.0.0.1", "--port", str(port), "--hardfork", "prague"],
+            [*leashed, binary, "--host", "127.0.0.1", "--port", str(port), "--hardfork", "prague", *options],
             ready=chain.answers,
             stop_signal=signal.SIGTERM,
             environment=plain_environment(folder),
