@@ -219,13 +219,17 @@ async def test_withdrawal_requests_show_before_they_are_confirmed_and_go_with_th
     ann = scene.world.person("ann")
     scene.world.do(ann, scene.world.vault.request_withdrawal(TOKEN // 2))
 
-    seen = await scene.take()
-    scene.world.anvil.ask("anvil_reorg", 1, [])
+    polls: list[Poll] = []
+    for _ in range(CONFIRMATIONS):
+        polls.append(await scene.take())
+        scene.world.mine()
+    scene.world.anvil.ask("anvil_reorg", CONFIRMATIONS + 1, [])
     gone = await scene.take()
 
-    (request,) = seen.provisional
-    assert isinstance(request.event, WithdrawalRequested)
-    assert (request.event.account, request.event.amount) == (ann.address, TOKEN // 2)
+    for poll in polls:
+        (request,) = poll.provisional
+        assert isinstance(request.event, WithdrawalRequested)
+        assert (request.event.account, request.event.amount) == (ann.address, TOKEN // 2)
     assert gone.current and gone.provisional == ()
 
 
@@ -560,15 +564,16 @@ async def test_a_second_endpoint_that_is_behind_bounds_what_is_confirmed(checked
     assert poll.span is not None and poll.span.last.number == scene.world.head - 2 - CONFIRMATIONS
 
 
+@pytest.mark.parametrize("hiding", ["first", "second"])
 async def test_a_request_that_only_one_endpoint_shows_freezes_too(
-    checked_scene: tuple[Scene, Endpoint], endpoint: Endpoint
+    checked_scene: tuple[Scene, Endpoint], endpoint: Endpoint, hiding: str
 ) -> None:
-    scene, _ = checked_scene
+    scene, second = checked_scene
     scene.deposit()
     scene.confirm()
     await scene.take()
     scene.world.do(scene.world.person("ann"), scene.world.vault.request_withdrawal(TOKEN))
-    endpoint.twist = twisted_logs(lambda _logs: [])
+    (endpoint if hiding == "first" else second).twist = twisted_logs(lambda _logs: [])
 
     assert [type(each.event) for each in (await scene.take()).provisional] == [WithdrawalRequested]
 
