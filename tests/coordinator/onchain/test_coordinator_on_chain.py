@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -15,7 +16,7 @@ from bench.chain_world import TOKEN, ChainWorld
 from parallelix.chain.abi import Call, Function
 from parallelix.chain.bindings.credit_vault import CreditVaultViews
 from parallelix.chain.bindings.execution_anchor import ExecutionAnchorCalls, ExecutionAnchorViews
-from parallelix.coordinator import errors
+from parallelix.coordinator import errors, local
 from parallelix.engine.ledger import available, cleared, spent
 from parallelix.protocol.encoding import to_hex
 from parallelix.protocol.records import Batch
@@ -226,6 +227,22 @@ async def test_the_clearance_survives_the_process_that_granted_it(
     async with chained(staked_world, folder, node) as scene:
         assert balance(scene, cleared) == TOKEN
         assert await scene.coordinator.grant_clearance(scene.account, TOKEN) == granted
+
+
+async def test_a_grant_to_an_address_is_refused_where_deposits_are_the_way(
+    staked_world: ChainWorld, node: HandNode, folder: Path
+) -> None:
+    async with chained(staked_world, folder, node) as scene:
+        settings, before = scene.coordinator.settings, scene.coordinator.engine.ledger.accounts()
+
+        with pytest.raises(
+            local.LocalRefused, match=r"account 0x\w+ lives from its deposit in the vault; deposit there"
+        ):
+            await asyncio.to_thread(local.grant, settings, account=scene.account, amount_wei=5)
+        assert scene.coordinator.engine.ledger.accounts() == before
+
+        assert await asyncio.to_thread(local.grant, settings, account="acme", amount_wei=5)
+        assert scene.coordinator.engine.ledger.balance_wei(available("acme")) == 5
 
 
 async def test_nodes_that_are_online_are_reported_and_keep_being(

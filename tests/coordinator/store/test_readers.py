@@ -9,10 +9,11 @@ import store_scenes as scenes
 from parallelix.coordinator.errors import BadRequest
 from parallelix.coordinator.store.readers import (
     COMMAND_KEPT_MS,
+    INTENT_KEPT_MS,
     PAYLOAD_KEPT_MS,
     Readers,
 )
-from parallelix.coordinator.store.rows import CommandRow, EnvelopeRow, PayloadRow, ResultRow
+from parallelix.coordinator.store.rows import CommandRow, EnvelopeRow, IntentRow, PayloadRow, ResultRow
 from parallelix.coordinator.store.statements import Delete
 from parallelix.coordinator.store.store import Store
 from parallelix.engine.rows import RequestRow
@@ -170,6 +171,27 @@ async def test_a_command_is_left_by_any_process_answered_by_the_leader_and_forgo
     assert await readers.expired(now=scenes.NOW + COMMAND_KEPT_MS, limit=9) == [
         Delete(row_type=CommandRow, key=("cmd_1",))
     ]
+
+
+async def test_intents_that_are_over_go_after_a_month_and_open_ones_never(store: Store, readers: Readers) -> None:
+    def intent(intent_id: str, state: str) -> IntentRow:
+        return IntentRow(
+            intent_id=intent_id, role="settler", nonce=1, to_address="0x0", data=b"", attempts="[]", state=state,
+            mined_block=0, created_at=scenes.NOW, reference="",
+        )  # fmt: skip
+
+    rows = [intent(state, state) for state in ("new", "signed", "mined", "final", "dead")]
+    store.commit(rows)
+
+    assert await readers.open_intents() == [intent(state, state) for state in ("mined", "new", "signed")]
+    assert await readers.intent("dead") == rows[-1] and await readers.intent("another") is None
+    assert await readers.expired(now=scenes.NOW + INTENT_KEPT_MS - 1, limit=9) == []
+    gone = await readers.expired(now=scenes.NOW + INTENT_KEPT_MS, limit=9)
+    assert sorted(gone, key=lambda each: each.key) == [
+        Delete(row_type=IntentRow, key=(each,)) for each in ("dead", "final")
+    ]
+    store.commit(gone)
+    assert await readers.intent("dead") is None
 
 
 async def test_many_reads_at_once_each_get_their_own_answer(store: Store, readers: Readers) -> None:

@@ -42,6 +42,7 @@ class Anchoring:
         self._calls = ExecutionAnchorCalls(address)
         self._address = address
         self._sampling_key = sampling_key
+        # As many as the engine leaves unconfirmed, which it bounds by their records.
         self._batches: asyncio.Queue[Batch] = asyncio.Queue()
         self._told = ""
 
@@ -101,7 +102,9 @@ class Anchoring:
             return True
         if standing == "foreign":
             await self._halt_if_final(batch)
-        elif standing == "next":
+        elif standing == "early":
+            self._tell("anchor.failed", error=f"batch {batch.number}: the contract has no batch {batch.number - 1} yet")
+        else:
             reached("anchor.begun")
             await self._send(batch)
             reached("anchor.final")

@@ -110,7 +110,7 @@ class ChainSide:
         return [
             lambda: self._follow(coordinator),
             anchoring.run,
-            lambda: Settling(coordinator, outbox, address=self.deployment.address(VAULT)).run(),
+            Settling(coordinator, outbox, address=self.deployment.address(VAULT)).run,
             Reporting(
                 coordinator,
                 outbox,

@@ -60,6 +60,9 @@ WHERE attempts.request_id IN (
 """
 # An answer has been read by then, and need not be kept.
 EXPIRED_COMMANDS = "SELECT command_id FROM commands WHERE applied_at BETWEEN 1 AND :before LIMIT :limit"
+EXPIRED_INTENTS = """
+SELECT intent_id FROM intents WHERE state IN ('final', 'dead') AND created_at <= :before LIMIT :limit
+"""
 
 # What a restart needs. A charge posts when a confirmed batch covers the record, and batches are confirmed in order.
 _CONFIRMED_THROUGH = "(SELECT coalesce(max(last), -1) FROM batches WHERE confirmed_at > 0)"

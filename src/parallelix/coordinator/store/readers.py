@@ -34,6 +34,8 @@ TRANSFERS_PAGE = 1000
 PAYLOAD_KEPT_MS = DAY_MS
 """A request is over after 12 h; what is left of it then was forgotten by a crash."""
 COMMAND_KEPT_MS = HOUR_MS
+INTENT_KEPT_MS = 30 * DAY_MS
+"""Of those that are over, for whoever looks what was sent; the chain remembers the rest."""
 
 _NEWEST = 2**63 - 1
 _T = TypeVar("_T")
@@ -178,11 +180,13 @@ _R = TypeVar("_R", bound=Row)
 
 def _expired(reading: Reading, *, now: int, limit: int) -> list[Delete]:
     payloads_before, commands_before = now - PAYLOAD_KEPT_MS, now - COMMAND_KEPT_MS
+    intents_before = now - INTENT_KEPT_MS
     found = [
         (ResultRow, reading.values(queries.EXPIRED_RESULTS, now=now, limit=limit)),
         (EnvelopeRow, reading.values(queries.EXPIRED_ENVELOPES, before=payloads_before, limit=limit)),
         (PayloadRow, reading.values(queries.EXPIRED_PAYLOADS, before=payloads_before, limit=limit)),
         (CommandRow, reading.values(queries.EXPIRED_COMMANDS, before=commands_before, limit=limit)),
+        (IntentRow, reading.values(queries.EXPIRED_INTENTS, before=intents_before, limit=limit)),
     ]
     return [Delete(row_type=row_type, key=key) for row_type, keys in found for key in keys]
 
