@@ -18,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup setup-chain setup-env test lint format docs demo bench crash canary fuzz-api demo-model train-model contracts \
-	contracts-long gas changelog clean
+	contracts-long gas chain-faults changelog clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -82,6 +82,9 @@ contracts-long: setup-chain | $(REPORTS) ## the contracts' state machines at len
 
 gas: setup-chain | $(REPORTS) ## what each call to the contracts costs, beside what it may cost
 	$(RUN) -m bench.gas --report $(REPORTS)/gas.json --table
+
+chain-faults: setup-chain | $(REPORTS) ## kill -9 and reorgs below a network on a chain: no wei may be lost or doubled
+	$(RUN) -m bench.chain_faults --report $(REPORTS)/chain-faults.json
 
 changelog: setup-env ## gather changelog.d into CHANGELOG.md for a release: make changelog VERSION=0.2.0
 	$(RUN) -m towncrier build --yes --version $(VERSION)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -38,7 +39,7 @@ ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 NODE_STATES = ("", "active", "cooling", "retired")
 """As the locker numbers them."""
 OVER = frozenset({"final", "dead"})
-"""Intents that send nothing any more."""
+"""The states of intents that send nothing any more."""
 
 Movement: TypeAlias = Literal["in", "out", "settled"]
 
@@ -136,27 +137,41 @@ class Agreement:
 # Reading ------------------------------------------------------------------------------------------------------------
 
 
-def read_ledger(store_url: str) -> LedgerSide:
+def read_cursor(store_url: str) -> ChainCursorRow | None:
+    """How far the store has read the chain."""
+    with reading_of(store_url) as reading:
+        return reading.row(ChainCursorRow, "SELECT {columns} FROM chain_cursor")
+
+
+@contextmanager
+def reading_of(store_url: str) -> Generator[Reading]:
+    """All reads see the store as it is in one moment."""
     backend = backend_of(store_url)
     connection = backend.connect_reader()
     try:
         reading = Reading(backend, connection)
         with reading.transaction(backend.begin_snapshot):
-            accounts = reading.rows(VaultAccountRow, "SELECT {columns} FROM vault_accounts")
-            balances = reading.rows(BalanceRow, "SELECT {columns} FROM balances")
-            registrations = reading.rows(RegistrationRow, "SELECT {columns} FROM registrations")
-            return LedgerSide(
-                cursor=reading.row(ChainCursorRow, "SELECT {columns} FROM chain_cursor"),
-                balances={row.account: int(row.balance_wei) for row in balances},
-                transfers=reading.rows(TransferRow, "SELECT {columns} FROM transfers"),
-                accounts={row.account: row for row in accounts},
-                registrations={int(row.node_id): row for row in registrations},
-                intents=reading.rows(IntentRow, "SELECT {columns} FROM intents ORDER BY created_at"),
-                batches=reading.rows(BatchRow, "SELECT {columns} FROM batches ORDER BY number"),
-            )
+            yield reading
     finally:
         connection.close()
         backend.close()
+
+
+def read_ledger(store_url: str, *, whole: bool = True) -> LedgerSide:
+    """Without its transfers, of which there are many, where it need not be `whole`."""
+    with reading_of(store_url) as reading:
+        accounts = reading.rows(VaultAccountRow, "SELECT {columns} FROM vault_accounts")
+        balances = reading.rows(BalanceRow, "SELECT {columns} FROM balances")
+        registrations = reading.rows(RegistrationRow, "SELECT {columns} FROM registrations")
+        return LedgerSide(
+            cursor=reading.row(ChainCursorRow, "SELECT {columns} FROM chain_cursor"),
+            balances={row.account: int(row.balance_wei) for row in balances},
+            transfers=reading.rows(TransferRow, "SELECT {columns} FROM transfers") if whole else [],
+            accounts={row.account: row for row in accounts},
+            registrations={int(row.node_id): row for row in registrations},
+            intents=reading.rows(IntentRow, "SELECT {columns} FROM intents ORDER BY created_at"),
+            batches=reading.rows(BatchRow, "SELECT {columns} FROM batches ORDER BY number"),
+        )
 
 
 class ChainReader:
@@ -395,8 +410,3 @@ def hashes_of(intent: IntentRow) -> list[str]:
     attempts: list[dict[str, Any]] = msgspec.json.decode(intent.attempts) if intent.attempts else []
     hashes = [str(each["transaction_hash"]) for each in attempts]
     return hashes if intent.reference in ("", *hashes) else [*hashes, intent.reference]
-
-
-def unfinished(ledger: LedgerSide) -> Mapping[str, str]:
-    """Intents that may still send something."""
-    return {intent.intent_id: intent.state for intent in ledger.intents if intent.state not in OVER}

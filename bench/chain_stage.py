@@ -17,7 +17,7 @@ import httpx
 import tomli_w
 from eth_account.signers.local import LocalAccount
 
-from bench.chain_books import OVER, Agreement, ChainReader, LedgerSide, read_ledger
+from bench.chain_books import OVER, Agreement, ChainReader, LedgerSide, read_cursor, read_ledger
 from bench.chain_world import ROLES_THAT_SEND, TOKEN, ChainWorld
 from bench.echo_runtime import CONTEXT_TOKENS, DIGEST, MODEL
 from bench.nursery import Born, Nursery
@@ -230,13 +230,14 @@ class ChainStage:
         return self.reader.beside(self.store_url)
 
     def ledger(self) -> LedgerSide:
-        return read_ledger(self.store_url)
+        """Without its transfers."""
+        return read_ledger(self.store_url, whole=False)
 
     async def caught_up(self, block: int) -> None:
         """Waits until the store has read up to `block`."""
 
         async def holds() -> bool:
-            cursor = self.ledger().cursor
+            cursor = read_cursor(self.store_url)
             return cursor is not None and cursor.block >= block
 
         await self.until(f"block {block} is read", holds, seconds=REST_SECONDS)
