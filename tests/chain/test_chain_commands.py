@@ -59,7 +59,8 @@ def terminal(
 ) -> Terminal:
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.delenv("PARALLELIX_RPC", raising=False)
+    for name in ("PARALLELIX_RPC", "PARALLELIX_RPC_URL"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(KEY_VARIABLE, funded(ethereum.anvil, key("another deployer")).key.hex())
     return Terminal(ethereum, capsys, tmp_path / "new.json")
 

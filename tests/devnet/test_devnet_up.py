@@ -7,14 +7,19 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 import pytest
+from typer.testing import CliRunner
 
-from parallelix.devnet.cli import UpAnswer, app, what_to_try
+import services
+from parallelix.client.cli import app as parallelix
+from parallelix.devnet.cli import ChainAnswer, UpAnswer, app, what_to_try
 
 UP = [sys.executable, "-m", "parallelix.devnet.cli", "up"]
 
@@ -25,8 +30,40 @@ def test_what_to_try_fits_80_columns_and_can_be_copied() -> None:
     assert all(len(line) <= 80 for line in lines if sys.executable not in line and "/bin/parallelix" not in line)
     text = "\n".join(lines)
     assert "export PARALLELIX_API_KEY=prlx_xxx" in text and "/v1/chat/completions" in text and "OpenAI()" in text
+    assert "PARALLELIX_RPC_URL" not in text
     body = text.partition("-d '")[2].partition("'")[0]
     assert json.loads(body)["messages"][0]["role"] == "user"
+
+
+def test_what_to_look_at_on_the_chain_names_commands_and_options_that_there_are() -> None:
+    chain = ChainAnswer(
+        rpc_url="http://127.0.0.1:8545", deployment_file="/x/d.json", keys="/x/keys", requester="0x", stream=True, pid=1
+    )
+    lines = what_to_try("http://127.0.0.1:8400", "prlx_x", chain)[-6:]
+
+    exported = dict(line.removeprefix("export ").split("=") for line in lines if line.startswith("export "))
+    assert exported == {
+        "PARALLELIX_RPC_URL": chain.rpc_url,
+        "PARALLELIX_DEPLOYMENT": chain.deployment_file,
+        "PARALLELIX_KEY_FILE": "/x/keys/requester.key",
+    }
+    for line in lines[-2:]:
+        _, *words = line.split()
+        helped = CliRunner().invoke(parallelix, [*words, "--help"])
+        assert helped.exit_code == 0 and "PARALLELIX_RPC_URL" in helped.output
+
+
+def test_a_chain_that_is_not_there_is_refused_with_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("ANVIL_BIN", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    code = app(["up", "--folder", str(tmp_path / "new")], standalone_mode=False)
+
+    told = " ".join(capsys.readouterr().err.split())
+    assert code == 1 and "devnet.failed: no anvil" in told and "make setup-chain" in told and "--no-chain" in told
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("on_path", [True, False])
@@ -58,27 +95,48 @@ def test_a_port_that_is_taken_is_refused_with_the_way_out(tmp_path: Path, capsys
     assert f"--port {port}" in printed.err and "choose another port" in " ".join(printed.err.split())
 
 
-@pytest.mark.slow
-def test_a_network_comes_up_answers_survives_its_coordinator_and_leaves_no_process_behind(tmp_path: Path) -> None:
-    up = subprocess.Popen([*UP, "--json", "--nodes", "2", "--folder", str(tmp_path)], stdout=subprocess.PIPE, text=True)
+@contextmanager
+def up(folder: Path, *chosen: str) -> Generator[dict[str, Any]]:
+    """A devnet that runs, as it said itself. It is stopped by Ctrl-C, and leaves no process behind."""
+    devnet = subprocess.Popen([*UP, "--json", "--folder", str(folder), *chosen], stdout=subprocess.PIPE, text=True)
     try:
-        assert up.stdout is not None
-        answer = json.loads(up.stdout.readline())
-        assert set(answer) == set(UpAnswer.__struct_fields__) and len(answer["nodes"]) == 2
-        started = {answer["coordinator_pid"], *(node["pid"] for node in answer["nodes"])}
-        assert started <= {process.pid for process in psutil.Process(up.pid).children()}
+        assert devnet.stdout is not None
+        answer = json.loads(devnet.stdout.readline())
+        assert set(answer) == set(UpAnswer.__struct_fields__)
+        yield answer
+        processes = psutil.Process(devnet.pid).children(recursive=True)
+        started = {answer["chain"]["pid"]} if answer["chain"] else set[int]()
+        started |= {node["pid"] for node in answer["nodes"]}
+        assert started <= {process.pid for process in processes}
+        devnet.send_signal(signal.SIGINT)
+        assert devnet.wait(60) == 0
+    finally:
+        devnet.kill()
+        devnet.communicate()
+    assert psutil.wait_procs(processes, timeout=10)[1] == []
+
+
+@pytest.mark.slow
+def test_a_network_on_a_chain_answers_survives_its_coordinator_and_goes_on_another_time(tmp_path: Path) -> None:
+    services.anvil_binary()
+    with up(tmp_path, "--nodes", "1") as answer:
         assert ask(answer)["usage"]["completion_tokens"] > 0
         os.kill(answer["coordinator_pid"], signal.SIGKILL)
         assert ask(answer)["choices"][0]["message"]["content"]
-        processes = psutil.Process(up.pid).children(recursive=True)
-        up.send_signal(signal.SIGINT)
-        assert up.wait(60) == 0
-    finally:
-        up.kill()
-        up.communicate()
-    assert psutil.wait_procs(processes, timeout=10)[1] == []
     assert (tmp_path / "api-key").read_text().strip() == answer["api_key"]
     assert oct((tmp_path / "api-key").stat().st_mode & 0o777) == "0o600"
+
+    with up(tmp_path, "--nodes", "1") as again:
+        assert [node["node_id"] for node in again["nodes"]] == [answer["nodes"][0]["node_id"]] == ["1"]
+        assert again["chain"]["requester"] == answer["chain"]["requester"]
+        assert ask(again)["usage"]["completion_tokens"] > 0
+
+
+@pytest.mark.slow
+def test_a_network_without_a_chain_answers_too(tmp_path: Path) -> None:
+    with up(tmp_path, "--nodes", "1", "--no-chain") as answer:
+        assert answer["chain"] is None
+        assert ask(answer)["usage"]["completion_tokens"] > 0
 
 
 def ask(answer: dict[str, Any]) -> dict[str, Any]:
@@ -94,6 +152,9 @@ def ask(answer: dict[str, Any]) -> dict[str, Any]:
                 trust_env=False,
             )
             return reply.raise_for_status().json()
-        except httpx.TransportError:
+        except (httpx.TransportError, httpx.HTTPStatusError) as error:
+            # A coordinator that was away serves deposits again when it has heard of its chain.
+            if isinstance(error, httpx.HTTPStatusError) and error.response.status_code != 503:
+                raise
             assert time.monotonic() < ends_at
             time.sleep(0.05)

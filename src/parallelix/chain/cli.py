@@ -43,6 +43,7 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text.")]
 RPC_HELP = "The Ethereum JSON-RPC endpoint."
+RPC_VARIABLES = ["PARALLELIX_RPC_URL", "PARALLELIX_RPC"]
 
 
 class DeployAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,7 +85,7 @@ def chain() -> None:
 
 @app.command(short_help="Deploy all five contracts, or finish what was begun.")
 def deploy(
-    rpc: Annotated[str, typer.Option("--rpc", metavar="URL", envvar="PARALLELIX_RPC", help=RPC_HELP)],
+    rpc: Annotated[str, typer.Option("--rpc", metavar="URL", envvar=RPC_VARIABLES, help=RPC_HELP)],
     owner: Annotated[str, role("owner", "Names the roles, ends pauses; has to accept afterwards.")],
     validator: Annotated[str, role("validator", "Anchors batches of records.")],
     liveness: Annotated[str, role("liveness", "Reports which nodes are online.")],
@@ -136,7 +137,7 @@ def deploy(
 @app.command(short_help="As the new owner, accept the contracts.")
 def accept(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A deployment file.")],
-    rpc: Annotated[str, typer.Option("--rpc", metavar="URL", envvar="PARALLELIX_RPC", help=RPC_HELP)],
+    rpc: Annotated[str, typer.Option("--rpc", metavar="URL", envvar=RPC_VARIABLES, help=RPC_HELP)],
     key_file: Annotated[Path, typer.Option(metavar="PATH", help="The owner's key, mode 0600.")],
     json: Json = False,
 ) -> int:
@@ -148,7 +149,7 @@ def accept(
 @app.command(short_help="Print a deployment, and check it against the chain.")
 def show(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A deployment file.")],
-    rpc: Annotated[str, typer.Option("--rpc", metavar="URL", envvar="PARALLELIX_RPC", help=RPC_HELP)] = "",
+    rpc: Annotated[str, typer.Option("--rpc", metavar="URL", envvar=RPC_VARIABLES, help=RPC_HELP)] = "",
     json: Json = False,
 ) -> int:
     """Print a deployment; with an endpoint, check it against the chain (exit 1 where it does not hold)."""
@@ -158,8 +159,11 @@ def show(
 
 @app.command(short_help="What each node earned on each day, and why.")
 def rewards(
-    deployment: Annotated[Path, typer.Option("--deployment", metavar="FILE", help="The deployment file.")],
-    rpc: Annotated[str, typer.Option("--rpc", metavar="URL", envvar="PARALLELIX_RPC", help=RPC_HELP)],
+    deployment: Annotated[
+        Path,
+        typer.Option("--deployment", metavar="FILE", envvar="PARALLELIX_DEPLOYMENT", help="The deployment file."),
+    ],
+    rpc: Annotated[str, typer.Option("--rpc", metavar="URL", envvar=RPC_VARIABLES, help=RPC_HELP)],
     node: Annotated[int | None, typer.Option("--node", metavar="ID", min=1, help="This node only.")] = None,
     day: Annotated[str, typer.Option("--day", metavar="YYYY-MM-DD", help="This UTC day only.")] = "",
     block: Annotated[

@@ -209,7 +209,7 @@ def _tell(console: Console, network: Network, api_key: str) -> None:
     console.fact("API page", f"{network.url}/schema", label_columns=LABEL_COLUMNS)
     console.fact("files", str(network.plan.folder), label_columns=LABEL_COLUMNS)
     console.plain("")
-    for line in what_to_try(network.url, api_key):
+    for line in what_to_try(network.url, api_key, _chain_answer(network)):
         console.plain(line)
     console.plain("")
     console.value(
@@ -261,8 +261,8 @@ def _unstaked(stake: Stake) -> str:
     return f"its stake was asked back, and can be withdrawn from {ends}"
 
 
-def what_to_try(url: str, api_key: str) -> list[str]:
-    """Lines to copy into another terminal, none longer than 80 columns."""
+def what_to_try(url: str, api_key: str, chain: ChainAnswer | None = None) -> list[str]:
+    """Lines to copy into another terminal, none longer than 80 columns but for paths."""
     program = "parallelix" if shutil.which("parallelix") else str(Path(sys.executable).with_name("parallelix"))
     python = Path(sys.executable).name if shutil.which("python") == sys.executable else sys.executable
     return [
@@ -286,6 +286,20 @@ def what_to_try(url: str, api_key: str) -> list[str]:
         f'    model="{MODEL}",',
         '    messages=[{"role": "user", "content": "Tell me a story."}])',
         "print(answer.choices[0].message.content)'",
+        *(_what_to_look_at(program, chain) if chain is not None else ()),
+    ]
+
+
+def _what_to_look_at(program: str, chain: ChainAnswer) -> list[str]:
+    """What the contracts say, to the requester and to anybody."""
+    return [
+        "",
+        "# its wallet, and what the nodes earn",
+        f"export PARALLELIX_RPC_URL={chain.rpc_url}",
+        f"export PARALLELIX_DEPLOYMENT={chain.deployment_file}",
+        f"export PARALLELIX_KEY_FILE={chain.keys}/{REQUESTER}.key",
+        f"{program} wallet balance",
+        f"{program} chain rewards --check",
     ]
 
 
