@@ -371,8 +371,12 @@ class Circle:
         again = self._send(wallet, self._locker.withdraw_stake(node_id))
         controls = {"a stake withdrawn a second time": await _refused(again, StakeAlreadyWithdrawn)}
 
+        async def retired() -> bool:
+            return "RETIRED" in await self._status(seat)
+
+        await self._until(f"the status of node {seat} is RETIRED", retired)
         holds = {"all of it came back": back_wei == MINIMUM_STAKE_WEI}
-        text = f"{_prlx(back_wei)} of stake withdrawn in full, 7 days on"
+        text = f"{_prlx(back_wei)} of stake withdrawn in full, 7 days on; its status is RETIRED"
         self._claim("stake", text, holds, controls, node_id=node_id, stake_wei=str(back_wei))
 
     async def _status(self, seat: int) -> str:
