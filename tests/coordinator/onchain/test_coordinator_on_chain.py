@@ -98,7 +98,7 @@ async def test_what_the_contract_holds_already_is_not_sent_again_by_a_store_that
 
     async with chained(staked_world, folder, node) as scene:
         await scene.until(lambda: not scene.coordinator.engine.recorder.unconfirmed)
-        assert scene.transactions("validator") == 2
+        assert (scene.transactions("validator"), scene.all_told("anchor.refused")) == (2, [])
 
 
 async def test_another_batch_in_our_place_stops_anchoring_and_nothing_else(

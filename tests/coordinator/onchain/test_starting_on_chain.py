@@ -18,6 +18,7 @@ from hand_driven import HandNode, scene
 
 import services
 from bench.chain_world import ChainWorld, account_of
+from lying_endpoint import endpoint_of
 from parallelix import private_files
 from parallelix.chain import deployment_file
 from parallelix.coordinator import app
@@ -143,6 +144,19 @@ async def test_an_endpoint_that_does_not_answer_is_no_obstacle_and_money_waits_f
         assert network.contracts["CreditVault"] == staked_world.vault.address
 
     assert told[:2] == ["chain.failed", "coordinator.started"]
+
+
+async def test_an_endpoint_that_does_not_know_the_contracts_yet_is_given_time(
+    staked_world: ChainWorld, folder: Path
+) -> None:
+    async with endpoint_of(staked_world.anvil.url) as endpoint:
+
+        def forgetful(method: str, _parameters: list[Any], result: Any) -> Any:
+            return "0x" if method == "eth_getCode" and endpoint.asked[method] <= 7 else result
+
+        endpoint.twist = forgetful
+        async with app.running(settings_in(folder, staked_world, rpc_url=endpoint.url), log=_quiet, on_fatal=_quiet):
+            assert endpoint.asked["eth_getCode"] > 7
 
 
 def test_the_command_says_it_in_one_line_and_the_endpoint_comes_from_the_environment(

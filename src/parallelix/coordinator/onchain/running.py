@@ -8,6 +8,7 @@ reporting    who is online          ──► OperatorStakeRewardsV2
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -20,7 +21,7 @@ from parallelix.chain import deployment_file
 from parallelix.chain.bindings.credit_vault import CreditVaultViews
 from parallelix.chain.bindings.execution_anchor import ExecutionAnchorViews
 from parallelix.chain.bindings.operator_stake_rewards import OperatorStakeRewardsV2Views
-from parallelix.chain.deployment import require_code
+from parallelix.chain.deployment import require_chain, require_code
 from parallelix.chain.deployment_file import Deployment
 from parallelix.chain.errors import (
     BadArgument,
@@ -52,6 +53,9 @@ from parallelix.engine.settings import EngineSettings
 
 ANCHOR, VAULT, REWARDS = "ExecutionAnchor", "CreditVault", "OperatorStakeRewardsV2"
 ROLES: tuple[Role, ...] = ("validator", "liveness", "settler")
+LAG_LOOK_SECONDS = 0.5
+LAG_LOOKS_MAX = 30
+"""A block of Ethereum and a little; a machine that is further behind should not be asked."""
 FIRST_BATCH = 1
 """The anchor begins with an empty batch 0."""
 
@@ -201,9 +205,19 @@ def _deployment(name: str) -> Deployment:
     return found
 
 
+async def _contracts_known(rpc: Rpc, deployment: Deployment) -> None:
+    """Gives an endpoint of several machines, of which some lag behind, time to know the contracts."""
+    looks = 0
+    while not all([await rpc.code(entry.address) for entry in deployment.contracts.values()]) and looks < LAG_LOOKS_MAX:
+        looks += 1
+        await asyncio.sleep(LAG_LOOK_SECONDS)
+
+
 async def _look(rpc: Rpc, deployment: Deployment, accounts: Mapping[Role, LocalAccount], log: LogEvent) -> None:
     """Whether contracts and keys belong together, where the endpoint can tell now."""
     try:
+        await require_chain(rpc, deployment)
+        await _contracts_known(rpc, deployment)
         await require_code(rpc, deployment)
         wanted: dict[Role, str] = {
             "validator": await ExecutionAnchorViews(rpc, deployment.address(ANCHOR)).validator(),
