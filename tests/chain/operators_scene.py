@@ -42,7 +42,8 @@ class Seen:
 
 @dataclass
 class Operators:
-    """`checkpoints` are what was seen after each transaction, `midnights` at the very second in which a day ends."""
+    """`checkpoints` are what was seen after each transaction, `midnights` at the very second in which a day ends; only
+    while they are `watched`."""
 
     ethereum: Ethereum
     rpc: Rpc
@@ -53,6 +54,7 @@ class Operators:
     checkpoints: list[Seen] = field(default_factory=list[Seen])
     midnights: list[Seen] = field(default_factory=list[Seen])
     now: int = 0
+    watched: bool = True
 
     def __post_init__(self) -> None:
         self.rewards = OperatorStakeRewardsV2Calls(self.deployment.address("OperatorStakeRewardsV2"))
@@ -71,12 +73,13 @@ class Operators:
         receipt = await self.wallet(key(name)).send(call)
         for claim in events_of(receipt.logs, RewardsClaimed):
             self.claimed[claim.node_id] = self.claimed.get(claim.node_id, 0) + claim.amount
-        self.checkpoints.append(await self.look(receipt.block_number))
+        if self.watched:
+            self.checkpoints.append(await self.look(receipt.block_number))
         return receipt
 
     async def pass_until(self, time: int) -> None:
         """With an empty block at each midnight on the way."""
-        while (midnight := (self.now // DAY + 1) * DAY) < time:
+        while self.watched and (midnight := (self.now // DAY + 1) * DAY) < time:
             self.now = midnight
             self.ethereum.anvil.ask("evm_setNextBlockTimestamp", midnight)
             self.ethereum.anvil.ask("evm_mine")
