@@ -73,6 +73,9 @@ class CoordinatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
     liveness_seconds: Annotated[float, Meta(ge=0.1, le=DAY_SECONDS)] = 600.0
     reconcile_seconds: Annotated[float, Meta(ge=0.1, le=DAY_SECONDS)] = 600.0
     """How often every balance and every node is compared with the contracts' views."""
+    online_after_slots: Annotated[int, Meta(ge=1, le=360)] = 3
+    offline_after_slots: Annotated[int, Meta(ge=1, le=360)] = 3
+    """Ten-second slots in a row that a node is there, or is not, before the rewards contract is told of it."""
     fee_bump_seconds: Annotated[float, Meta(ge=0.1, le=3600)] = 90.0
     """A transaction that is in no block for so long is sent again, an eighth dearer."""
     fee_gwei_max: Annotated[float, Meta(ge=0.001, le=1_000_000)] = 200.0
@@ -123,6 +126,8 @@ class CoordinatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
             deadline_ms_default=_ms(self.deadline_seconds),
             acknowledge_ms=_ms(self.acknowledge_seconds),
             offline_ms=_ms(self.offline_seconds),
+            online_after_slots=self.online_after_slots,
+            offline_after_slots=self.offline_after_slots,
             heartbeat_ms=_ms(self.heartbeat_seconds),
             cancel_grace_ms=_ms(self.cancel_grace_seconds),
             orphan_ms=_ms(self.orphan_seconds),
