@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,9 +18,13 @@ from hypothesis import strategies as st
 from wallet_scene import asked_nonce, bearer, message_of, signed
 
 from bench.chain_world import TOKEN, ChainWorld
+from parallelix import private_files
 from parallelix.chain import contract_wallets
 from parallelix.chain.bindings.credit_vault import CreditVaultViews
+from parallelix.client import cli
+from parallelix.coordinator.accounts import CONTRACTS_ASKED_MAX
 from parallelix.coordinator.http.app import build_app
+from parallelix.coordinator.http.server import Server
 from parallelix.protocol.signing import NodeKey, checksum_address, personal_hash
 
 pytestmark = pytest.mark.service
@@ -104,6 +109,29 @@ async def test_an_account_without_a_deposit_signs_in_but_asks_and_withdraws_noth
             assert refused.status_code == 402, refused.text
 
 
+async def test_the_command_logs_in_and_shows_the_vault_within_80_columns(
+    staked_world: ChainWorld, node: HandNode, folder: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    key_file = folder / "ann.key"
+    private_files.create(key_file, f"0x{wallet_of(staked_world, 'ann').secret.hex()}\n".encode(), durable=False)
+    monkeypatch.setenv("PARALLELIX_HOME", str(folder / "client"))
+    monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.delenv("PARALLELIX_API_KEY", raising=False)
+    async with chained(staked_world, folder, node) as scene:
+        await scene.offered()
+        server = Server(build_app(scene.coordinator), host="127.0.0.1", port=0)
+        async with server.serving() as url:
+            assert await asyncio.to_thread(cli.run, ["login", "--key-file", str(key_file), "--url", url]) == 0
+            assert await asyncio.to_thread(cli.run, ["account"]) == 0
+    shown = capsys.readouterr().out
+    assert f"// vault {staked_world.vault.address} at block" in shown
+    assert "· deposit     1000 PRLX" in shown
+    assert "· daily limit 10000 PRLX, " in shown
+    assert [line for line in shown.splitlines() if len(line) > 80] == []
+
+
 # Wallets that are contracts
 
 
@@ -127,10 +155,11 @@ async def test_a_wallet_that_is_a_contract_signs_in_by_its_own_word(
         staked_world.anvil.ask("anvil_setCode", address, approving(personal_hash(approved)))
         refused = await http.post("/v1/auth/sign-in", json=body | {"message": other})
         assert (refused.status_code, refused.json()["error"]) == (401, "wrong_signer")
-        taken = await http.post("/v1/auth/sign-in", json=body)
-        assert (taken.status_code, taken.json()["account"]) == (201, address)
-        again = await http.post("/v1/auth/sign-in", json=body)
-        assert (again.status_code, again.json()["error"]) == (401, "used_nonce")
+        # All of them wait for the contract's word at the same time.
+        answers = await asyncio.gather(*(http.post("/v1/auth/sign-in", json=body) for _ in range(CONTRACTS_ASKED_MAX)))
+        (taken,) = [answer for answer in answers if answer.status_code == 201]
+        assert taken.json()["account"] == address
+        assert [answer.json()["error"] for answer in answers if answer is not taken] == ["used_nonce"] * 3
 
 
 @settings(max_examples=50)
