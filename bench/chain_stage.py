@@ -170,14 +170,8 @@ class ChainStage:
 
     async def start(self) -> None:
         """Starts a coordinator, and returns when it is ready. Raises `ProcessError`."""
-        born = self.bear()
-
-        async def ready() -> bool:
-            if not born.running:
-                raise ProcessError(f"the coordinator ended with {born.exit_code}:\n{born.tail()}")
-            return await self._is_ready()
-
-        await self.until("the coordinator is ready", ready, seconds=START_SECONDS)
+        self.bear()
+        await self.until("the coordinator is ready", self._is_ready, seconds=START_SECONDS)
 
     def start_node(self) -> None:
         place = [str(self.seat.home), str(self.seat.node_id), self.seat.coordinator_url]
@@ -208,14 +202,17 @@ class ChainStage:
         await self.until("the node is online", holds, seconds=START_SECONDS)
 
     async def until(self, what: str, holds: Callable[[], Awaitable[bool]], *, seconds: float) -> None:
-        """Raises `ProcessError` with the ends of all logs."""
+        """Raises `ProcessError` with the ends of all logs, at once where the coordinator has ended."""
+        assert self.coordinator is not None
         try:
             async with asyncio.timeout(seconds):
-                while not await holds():  # noqa: ASYNC110
+                while not await holds():
+                    if not self.coordinator.running:
+                        raise ProcessError(f"the coordinator ended with {self.coordinator.exit_code} before {what}")
                     await asyncio.sleep(LOOK_SECONDS)
-        except TimeoutError as error:
+        except (TimeoutError, ProcessError) as error:
             tails = "\n".join(each.tail() for each in (self.coordinator, self.node) if each is not None)
-            raise ProcessError(f"waited {seconds:g} s in vain until {what}\n{tails}") from error
+            raise ProcessError(f"{error or f'{seconds:g} s passed before {what}'}\n{tails}") from error
 
     async def aclose(self) -> None:
         if self.node is not None:

@@ -40,6 +40,8 @@ class Deeds:
     world: ChainWorld
     chance: random.Random
     done: Counter[str] = field(default_factory=Counter[str])
+    staking: bool = True
+    """Not only money of requesters moves, but nodes come and go too."""
 
     def act(self) -> Sent:
         """Something at random, sent into the pool."""
@@ -50,8 +52,8 @@ class Deeds:
             (2, self._withdraw),
             (1, self._cancel_withdrawal),
             (1, self._set_limit),
-            (1, self._stake),
-            (1, self._unstake),
+            (int(self.staking), self._stake),
+            (int(self.staking), self._unstake),
         ]
         (deed,) = self.chance.choices([each for _, each in deeds], weights=[weight for weight, _ in deeds])
         sent = deed(person)
