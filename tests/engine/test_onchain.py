@@ -351,6 +351,15 @@ def test_a_clearance_can_still_be_used_in_the_block_of_its_last_second(world: Ch
     assert world.balance(cleared(ALICE)) == 0
 
 
+def test_a_clearance_lasts_beyond_the_chains_time_where_that_is_ahead_of_ours(world: ChainWorld) -> None:
+    """As on a chain of one's own whose clock was set forward."""
+    world.chain.mine(1, time=world.seconds + 1_000_000)
+    world.settle_down()
+    clearance = world.clear(ALICE, HOLD)
+    assert isinstance(clearance, effects.ClearanceGranted)
+    assert world.use(clearance)
+
+
 def test_what_open_work_may_cost_is_not_cleared(world: ChainWorld) -> None:
     admitted(world)
     assert code(world.clear(ALICE, 9 * HOLD + 1)) == "insufficient_credits"

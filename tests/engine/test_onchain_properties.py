@@ -102,8 +102,8 @@ class AccountsMachine(RuleBasedStateMachine):
     def take_the_request_back(self, account: str) -> None:
         ACHIEVED["withdrawal taken back"] += self.world.send(cancel_withdrawal(account)) is not None
 
-    @rule(account=ACCOUNTS, amount=AMOUNTS, works=st.booleans())
-    def ask_back_wait_and_withdraw(self, account: str, amount: int, works: bool) -> None:
+    @rule(account=ACCOUNTS, amount=AMOUNTS, works=st.booleans(), returns=st.booleans())
+    def ask_back_wait_and_withdraw(self, account: str, amount: int, works: bool, returns: bool) -> None:
         if works:
             self.ask_once(account, 200)
             self.nodes_work(400, 1)
@@ -115,6 +115,9 @@ class AccountsMachine(RuleBasedStateMachine):
             self.nodes_work(400, 1)
         self.withdraw(account, True)
         self.blocks_pass(CONFIRMATIONS)
+        if returns:
+            self.deposit(account, 1_000_000, True)
+            self.ask_once(account, 200)
 
     @rule(account=ACCOUNTS, patient=st.booleans())
     def withdraw(self, account: str, patient: bool) -> None:
@@ -130,7 +133,15 @@ class AccountsMachine(RuleBasedStateMachine):
         self.after_following()
         ACHIEVED["limit raised" if limit > before else "limit lowered"] += 1
 
-    @rule(account=ACCOUNTS, amount=AMOUNTS, everything=st.booleans())
+    @rule(
+        account=ACCOUNTS, amount=AMOUNTS, everything=st.booleans(), waits=st.sampled_from(["", "", "on time", "late"])
+    )
+    def ask_for_clearances(self, account: str, amount: int, everything: bool, waits: str) -> None:
+        self.ask_for_a_clearance(account, amount, everything)
+        if waits:
+            self.time_passes(901 * SECOND, waits)
+            self.ask_for_a_clearance(account, amount, everything)
+
     def ask_for_a_clearance(self, account: str, amount: int, everything: bool) -> None:
         world = self.world
         engine = world.engine
@@ -341,11 +352,15 @@ class AccountsMachine(RuleBasedStateMachine):
             chain.head.state.of(account).nonce < nonce for account, nonce in before.items()
         )
 
-    @rule(milliseconds=st.sampled_from([SECOND, 11 * SECOND, 301 * SECOND, 901 * SECOND, DAY_MS]), blocks=st.booleans())
-    def time_passes(self, milliseconds: int, blocks: bool) -> None:
+    @rule(
+        milliseconds=st.sampled_from([SECOND, 11 * SECOND, 301 * SECOND, 901 * SECOND, DAY_MS]),
+        blocks=st.sampled_from(["none", "on time", "on time", "late"]),
+    )
+    def time_passes(self, milliseconds: int, blocks: str) -> None:
+        """A chain whose blocks say less than our clock may still take what is over by the clock."""
         self.pass_time(milliseconds)
-        if blocks:
-            self.world.chain.mine(CONFIRMATIONS + 1, time=self.world.seconds)
+        if blocks != "none":
+            self.world.chain.mine(CONFIRMATIONS + 1, time=self.world.seconds if blocks == "on time" else 0)
             self.follow(1_000)
 
     def pass_time(self, milliseconds: int) -> None:
