@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections import Counter
@@ -32,10 +33,11 @@ POINTS: Mapping[str, int] = {
     "clearance.granted": 2,
 }
 """Each point, and after how many passes at most a process dies there: a span is read many times a second."""
-CYCLE_SECONDS = 20.0
+CYCLE_SECONDS = 30.0
 """A process that has not reached its point by then is not going to."""
-TRIES = 3
-"""Of a cycle whose point was not reached."""
+TRIES_MAX = 3
+"""For each cycle that counts."""
+SHOWN_MAX = 3
 REORG_ONE_IN = 4
 """Of so many deaths one sees the newest blocks replaced before anybody looks at them again."""
 
@@ -85,47 +87,56 @@ async def crashes(
     *,
     say: Callable[[str], None],
     rest_every: int,
+    seconds: float = math.inf,
 ) -> None:
     """Expects a stage whose coordinator runs, and leaves one where all is at rest and it is dead. After each cycle the
-    dead store is compared, after `rest_every` of them all comes to rest first."""
+    dead store is compared, after `rest_every` of them all comes to rest first. No cycle begins after `seconds`."""
     started_at = time.monotonic()
     assert stage.coordinator is not None
     stage.coordinator.kill()
     async with mining(stage.world):
         crowd.start(acting=True)
-        for number in range(1, cycles + 1):
-            point = list(POINTS)[(number - 1) % len(POINTS)]
-            result = run.points[point]
-            result.cycles += await died_at(stage, run, point, chance)
-            after = stage.agreement()
-            result.agreement.add(after)
-            say(f"cycle {number} of {cycles}, {point}: {'agrees' if after else after.findings[:3]}")
-            if chance.randrange(REORG_ONE_IN) == 0:
-                reorg = reorgs.random_reorg(stage.world, chance)
-                run.reorgs_while_dead += reorg is not None and reorg.counts
-            if number % rest_every == 0 and number < cycles:
-                await rested(stage, crowd, run, result.agreement)
+        number = 0
+        while run.cycles < cycles and number < TRIES_MAX * cycles and time.monotonic() - started_at < seconds:
+            point = list(POINTS)[number % len(POINTS)]
+            number += 1
+            await cycle(stage, run, point, chance, say=lambda line: say(f"cycle {run.cycles} of {cycles}, {line}"))
+            if number % rest_every == 0 and run.cycles < cycles:
+                await rested(stage, crowd, run, run.points[point].agreement)
                 crowd.start(acting=True)
         await rested(stage, crowd, run, run.agreement)
     run.seconds += time.monotonic() - started_at
 
 
+async def cycle(
+    stage: ChainStage, run: CrashRun, point: str, chance: random.Random, *, say: Callable[[str], None]
+) -> None:
+    """One death at the point, and what the store says then; now and then blocks are replaced before the next life."""
+    result = run.points[point]
+    result.cycles += await died_at(stage, run, point, chance)
+    after = stage.agreement()
+    result.agreement.add(after)
+    say(f"{point}: {'agrees' if after else after.findings[:SHOWN_MAX]}")
+    if chance.randrange(REORG_ONE_IN) == 0:
+        reorg = reorgs.random_reorg(stage.world, chance)
+        run.reorgs_while_dead += reorg is not None and reorg.counts
+
+
 async def died_at(
     stage: ChainStage, run: CrashRun, point: str, chance: random.Random, *, seconds: float = CYCLE_SECONDS
 ) -> bool:
-    """Lets a coordinator live until it dies at the point. False when none reached it in time."""
-    for _ in range(TRIES):
-        born = stage.bear(kill_at=f"{point}:{chance.randint(1, POINTS.get(point, 1))}")
-        deadline = time.monotonic() + seconds
-        while born.running and time.monotonic() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
-        if born.exit_code == KILLED:
-            return True
-        if born.exit_code is not None:
-            run.findings.broken.append(f"{point}: the coordinator ended with {born.exit_code}: {born.tail()[-500:]}")
-            return False
+    """Lets a coordinator live until it dies at the point. False when it did not reach it in time."""
+    born = stage.bear(kill_at=f"{point}:{chance.randint(1, POINTS.get(point, 1))}")
+    deadline = time.monotonic() + seconds
+    while born.running and time.monotonic() < deadline:  # noqa: ASYNC110
+        await asyncio.sleep(0.02)
+    if born.exit_code is None:
         born.kill()
         run.unreached[point] += 1
+    elif born.exit_code != KILLED:
+        run.findings.broken.append(f"{point}: the coordinator ended with {born.exit_code}: {born.tail()[-500:]}")
+    else:
+        return True
     return False
 
 

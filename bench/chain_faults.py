@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import random
 import sys
 import tempfile
@@ -53,6 +54,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--reorgs", type=int, default=REORGS)
     parser.add_argument("--edits", type=int, default=EDITS)
     parser.add_argument("--rest-every", type=int, default=REST_EVERY)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no cycle after so many of them")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--report", type=Path, default=Path("reports/chain-faults.json"))
     options = parser.parse_args(arguments)
@@ -68,6 +70,7 @@ def main(arguments: list[str]) -> int:
                     reorgs=options.reorgs,
                     seed=options.seed,
                     rest_every=options.rest_every,
+                    seconds=60 * options.minutes,
                     say=lambda line: print(line, flush=True),
                 )
             )
@@ -76,7 +79,8 @@ def main(arguments: list[str]) -> int:
     for control, caught in controls:
         report.control(control, caught)
     results = results_of(run)
-    code = report.write(options.report, results, passed=passed(run))
+    whole = run.crash.cycles == options.cycles or options.minutes < math.inf
+    code = report.write(options.report, results, passed=passed(run) and whole and run.reorgs.counted == options.reorgs)
     print_summary(results, run, controls)
     return code
 
@@ -89,9 +93,10 @@ async def faults(
     reorgs: int,
     seed: int,
     rest_every: int,
+    seconds: float = math.inf,
     say: Callable[[str], None],
 ) -> Run:
-    """Leaves the tampering to the caller."""
+    """Leaves the tampering to the caller. No cycle of crashes begins after `seconds` of them."""
     run, chance = Run(), random.Random(seed)
     async with chain_stage(folder, world) as stage:
         crowd = Crowd(stage, chance)
@@ -100,7 +105,7 @@ async def faults(
             async with mining(world):
                 await stage.earning()
                 await crowd.stop()
-            await crashes(stage, crowd, run.crash, cycles, chance, say=say, rest_every=rest_every)
+            await crashes(stage, crowd, run.crash, cycles, chance, say=say, rest_every=rest_every, seconds=seconds)
             closed(stage, crowd, run.crash)
             run.controls = store_controls(stage, run.crash.store)
             run.answers, run.deeds = dict(crowd.people.answers), dict(crowd.people.deeds.done)

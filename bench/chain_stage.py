@@ -33,8 +33,8 @@ from parallelix.protocol.registry import MINIMUM_STAKE_WEI
 KILLED = -9
 """How a process ends that died at a point."""
 CONFIRMATIONS = DEPTH_MAX
-START_SECONDS = 60.0
-REST_SECONDS = 90.0
+START_SECONDS = 120.0
+REST_SECONDS = 180.0
 EARNING_SECONDS = 120.0
 LOOK_SECONDS = 0.05
 WORD_SECONDS = 0.01
