@@ -123,7 +123,7 @@ def test_what_cannot_be_parsed_is_one_line_and_exit_code_2(operate: Operate, arg
 @pytest.mark.parametrize(("extra", "library", "arguments"), [
     ("coordinator", "sqlalchemy", ["coordinator", "grant", "you", "1prlx"]),
     ("coordinator", "uvloop", ["coordinator", "run"]),
-    ("coordinator,embedded", "sqlalchemy", ["devnet", "up"]),
+    ("coordinator,embedded,chain", "sqlalchemy", ["devnet", "up"]),
     ("chain", "web3", ["chain", "show", "deployment.json"]),
 ])  # fmt: skip
 def test_a_missing_part_is_named_with_what_to_install(extra: str, library: str, arguments: list[str]) -> None:

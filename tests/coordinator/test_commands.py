@@ -17,8 +17,10 @@ from parallelix.coordinator.errors import ApiError
 from parallelix.coordinator.service import Coordinator
 from parallelix.coordinator.store.rows import CommandRow
 from parallelix.coordinator.store.store import Store
+from parallelix.protocol.signing import checksum_address
 
-ACCOUNT = "0x" + "b" * 40
+ACCOUNT = checksum_address(b"\xbb" * 20)
+"""As its wallet would sign in; typed in any case."""
 WAIT_SECONDS = 20
 
 
@@ -67,11 +69,13 @@ def scene(tmp_path: Path) -> Scene:
 
 
 def grant(amount_wei: str) -> commands.GrantCommand:
-    return commands.GrantCommand(account=ACCOUNT, amount_wei=amount_wei)
+    return commands.GrantCommand(account=ACCOUNT.lower(), amount_wei=amount_wei)
 
 
 def key_command(new: commands.NewKey, **limits: Any) -> commands.KeyCommand:
-    return commands.KeyCommand(key_id=new.key_id, key_hash=new.key_hash, account=ACCOUNT, name="test", **limits)
+    return commands.KeyCommand(
+        key_id=new.key_id, key_hash=new.key_hash, account=ACCOUNT.upper().replace("X", "x"), name="test", **limits
+    )
 
 
 async def available(coordinator: Coordinator, new: commands.NewKey) -> int:
