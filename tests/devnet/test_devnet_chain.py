@@ -21,8 +21,8 @@ from parallelix.chain.plan import LOCKER, VAULT
 from parallelix.chain.rpc import connected
 from parallelix.devnet import anvil
 from parallelix.devnet.anvil import ChainMissing, find_anvil, find_sablier
-from parallelix.devnet.chain import REQUESTER, ChainPlan, LocalChain
-from parallelix.devnet.network import CHAIN_ID, Network, Plan, Seat, free_port
+from parallelix.devnet.chain import ChainPlan, LocalChain
+from parallelix.devnet.network import CHAIN_ID, REQUESTER_WALLET, Network, Plan, Seat, free_port
 from parallelix.devnet.processes import ProcessError
 
 PRLX = 10**18
@@ -83,9 +83,9 @@ async def test_a_chain_is_deployed_staked_and_funded_once_and_goes_on_with_its_b
     deployed = chain.deployment
     staked = await chain.stake("operator1", KEY_HASH, STAKE_WEI)
     assert (staked.node_id, staked.active) == (1, True)
-    assert await chain.is_new(REQUESTER)
-    await chain.fund(REQUESTER, 3 * PRLX)
-    await chain.deposit(REQUESTER, 2 * PRLX)
+    assert await chain.is_new(REQUESTER_WALLET)
+    await chain.fund(REQUESTER_WALLET, 3 * PRLX)
+    await chain.deposit(REQUESTER_WALLET, 2 * PRLX)
     await chain.anvil.pass_time(WEEK)
     async with chain.connected() as rpc:
         assert inspection.failed(await inspection.inspect(rpc, deployed)) == []
@@ -97,11 +97,11 @@ async def test_a_chain_is_deployed_staked_and_funded_once_and_goes_on_with_its_b
 
     assert again.deployment == deployed and deployed.stream_id
     assert await again.stake("operator1", KEY_HASH, STAKE_WEI) == staked
-    assert not await again.is_new(REQUESTER)
+    assert not await again.is_new(REQUESTER_WALLET)
     async with again.connected() as rpc:
         # Views of a block from before the stop, as whoever follows the chain asks them.
         vault = CreditVaultViews(rpc, deployed.address(VAULT), block=height)
-        assert await vault.deposits(again.account(REQUESTER).address) == 2 * PRLX
+        assert await vault.deposits(again.account(REQUESTER_WALLET).address) == 2 * PRLX
         assert await NodeRegistryLockerViews(rpc, deployed.address(LOCKER)).total_principal() == STAKE_WEI
         await rpc.request("evm_mine")
         assert await rpc.block_time() >= time.time() + WEEK - 60
@@ -217,7 +217,7 @@ async def test_a_network_on_a_chain_gives_its_seats_the_ids_that_the_chain_gave(
         await network.start_chain()
         assert [seat.node_id for seat in network.seats.values()] == [1, 2]
         assert network.staked == [1, 2] and network.number_of("2") == 2
-        assert network.chain is not None and await network.chain.is_new(REQUESTER)
+        assert network.chain is not None and await network.chain.is_new(REQUESTER_WALLET)
         assert network.chain.deployment.chain_id == CHAIN_ID
         settings = (tmp_path / "coordinator" / "coordinator.toml").read_text()
         assert f'rpc_url = "{network.chain.url}"' in settings

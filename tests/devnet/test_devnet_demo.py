@@ -20,6 +20,7 @@ from parallelix.devnet.report import Report
 from parallelix.engine.rows import AttemptRow
 from parallelix.terminal import Console
 
+PAGE = (services.REPOSITORY / "docs" / "devnet.md").read_text()
 IN_ORDER = {number: 1000.0 + number for number in range(1, 15)}
 
 
@@ -135,6 +136,7 @@ def test_the_demonstration_succeeds_in_its_reduced_form(tmp_path: Path) -> None:
     report = json.loads(path.read_text())
     results = report["results"]
     assert report["passed"] and {control["name"] for control in report["controls"]} > CONTROLS.keys()
+    assert len(report["controls"]) == len(CONTROLS) + 21 and "twenty-one on the way" in " ".join(PAGE.split())
     assert [claim["name"] for claim in results["circle"]] == list(CLAIMS)
     assert (results["lost"], results["charged_twice"], results["chain_valid"]) == (0, 0, True)
     assert results["attempts_lost_with_the_killed_node"] and results["attempts_rejected"]

@@ -60,7 +60,7 @@ def test_the_examples_are_read_as_they_stand() -> None:
 def test_options_faults_and_controls_are_those_there_are() -> None:
     (up,) = (command for command in cli.app.registered_commands if command.callback is cli.up)
     assert up.callback is not None
-    for option in ("--folder", "--port", "--nodes", "--json"):
+    for option in ("--folder", "--port", "--nodes", "--no-chain", "--json"):
         assert f"| `{option}" in PAGE
     assert all(f"`{fault}`" in PAGE for fault in Fault)
     assert len(CONTROLS) == 15 and "fifteen faults" in PAGE

@@ -447,10 +447,10 @@ def coordinator_key(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
 )
 def devnet(context: typer.Context) -> int:
-    """A whole network on this machine: a coordinator and nodes as processes of their own."""
+    """A whole network on this machine: a chain, a coordinator and nodes as processes of their own."""
     from parallelix.client.commands.extras import needing
 
-    with needing("coordinator,embedded"):
+    with needing("coordinator,embedded,chain"):
         from parallelix.devnet.cli import app as devnet_app
     code = devnet_app(list(context.args), prog_name=f"{PROGRAM} devnet", standalone_mode=False)
     return code if isinstance(code, int) else 0

@@ -44,7 +44,6 @@ from parallelix.devnet.processes import ProcessError
 
 OWNER = "owner"
 """Deploys, and holds what is left of the supply."""
-REQUESTER = "requester"
 COORDINATOR_ROLES = ("validator", "liveness", "settler")
 FEES_WEI = 1_000 * 10**18
 """ETH for each wallet, which costs nothing here."""

@@ -37,9 +37,9 @@ from parallelix.chain.errors import (
 from parallelix.chain.plan import LOCKER, REWARDS, TOKEN, VAULT
 from parallelix.chain.rewards_table import RewardsTable
 from parallelix.chain.rpc import Rpc
-from parallelix.devnet.chain import REQUESTER, LocalChain
+from parallelix.devnet.chain import LocalChain
 from parallelix.devnet.evidence import Evidence
-from parallelix.devnet.network import Network, Seat, operator_wallet, registration
+from parallelix.devnet.network import REQUESTER_WALLET, Network, Seat, operator_wallet, registration
 from parallelix.devnet.processes import Child
 from parallelix.devnet.wallet_calls import CallRefused, WalletCalls
 from parallelix.protocol import canonical, record_export
@@ -92,7 +92,7 @@ async def circle(console: Console, network: Network) -> AsyncGenerator[Circle]:
     """The play around a network whose chain has been started."""
     chain = network.chain
     assert chain is not None
-    async with chain.connected() as rpc, WalletCalls(network.url, chain.account(REQUESTER)) as calls:
+    async with chain.connected() as rpc, WalletCalls(network.url, chain.account(REQUESTER_WALLET)) as calls:
         yield Circle(console, network, chain, rpc, calls)
 
 
@@ -113,7 +113,7 @@ class Circle:
         self._rewards = OperatorStakeRewardsV2Calls(address(REWARDS))
         self._vaults = CreditVaultViews(rpc, address(VAULT))
         self._vault = CreditVaultCalls(address(VAULT))
-        self._requester = chain.account(REQUESTER).address
+        self._requester = chain.account(REQUESTER_WALLET).address
 
     async def begins(self, deposit_wei: int) -> str:
         """The requester signs in and deposits. The API key that it makes then."""
@@ -155,7 +155,7 @@ class Circle:
     async def _deposits(self, deposit_wei: int) -> None:
         self._console.live("depositing")
         controls = {"an API key without a deposit": await _called_off(self._calls.new_key("demo"), "no_deposit")}
-        receipt = await self._chain.deposit(REQUESTER, deposit_wei)
+        receipt = await self._chain.deposit(REQUESTER_WALLET, deposit_wei)
 
         async def credited() -> bool:
             return int((await self._calls.account()).available_wei) > 0
@@ -404,11 +404,11 @@ class Circle:
         controls = {"a clearance above what is left": await _called_off(too_much, "insufficient_credits")}
         clearance = await self._calls.clearance(left_wei)
         raised = msgspec.structs.replace(clearance, amount_wei=str(left_wei - 1))
-        forged = self._send(REQUESTER, self._withdrawal(raised))
+        forged = self._send(REQUESTER_WALLET, self._withdrawal(raised))
         controls["a clearance of another amount"] = await _refused(forged, ClearanceNotFromSettler)
-        await self._send(REQUESTER, self._withdrawal(clearance))
+        await self._send(REQUESTER_WALLET, self._withdrawal(clearance))
         back_wei = await self._balance_wei(self._requester) - before_wei
-        again = self._send(REQUESTER, self._withdrawal(clearance))
+        again = self._send(REQUESTER_WALLET, self._withdrawal(clearance))
         controls["a clearance used a second time"] = await _refused(again, ClearanceNonceNotNext)
 
         async def empty() -> bool:

@@ -24,9 +24,9 @@ import typer
 from parallelix import private_files
 from parallelix.chain.errors import ChainError
 from parallelix.devnet.anvil import ChainMissing, find_anvil, find_sablier
-from parallelix.devnet.chain import REQUESTER, ChainPlan, Stake
+from parallelix.devnet.chain import ChainPlan, Stake
 from parallelix.devnet.model import MODEL, ModelFileMissing, demonstration_catalogue, demonstration_model
-from parallelix.devnet.network import CHAIN_ID, Network, Plan, free_port, is_free, real_node
+from parallelix.devnet.network import CHAIN_ID, REQUESTER_WALLET, Network, Plan, free_port, is_free, real_node
 from parallelix.devnet.processes import ProcessError
 from parallelix.devnet.wallet_calls import CallRefused
 from parallelix.terminal import Console
@@ -249,8 +249,8 @@ def _chain_answer(network: Network) -> ChainAnswer | None:
     return ChainAnswer(
         rpc_url=chain.url,
         deployment_file=str(chain.deployment_path),
-        keys=str(chain.key_file(REQUESTER).parent),
-        requester=chain.account(REQUESTER).address,
+        keys=str(chain.key_file(REQUESTER_WALLET).parent),
+        requester=chain.account(REQUESTER_WALLET).address,
         stream=bool(chain.deployment.parameters.lockup),
         pid=chain.anvil.process.pid,
     )
@@ -297,7 +297,7 @@ def _what_to_look_at(program: str, chain: ChainAnswer) -> list[str]:
         "# its wallet, and what the nodes earn",
         f"export PARALLELIX_RPC_URL={chain.rpc_url}",
         f"export PARALLELIX_DEPLOYMENT={chain.deployment_file}",
-        f"export PARALLELIX_KEY_FILE={chain.keys}/{REQUESTER}.key",
+        f"export PARALLELIX_KEY_FILE={chain.keys}/{REQUESTER_WALLET}.key",
         f"{program} wallet balance",
         f"{program} chain rewards --check",
     ]

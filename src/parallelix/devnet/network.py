@@ -23,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import httpx
 import msgspec
@@ -32,9 +32,7 @@ import tomli_w
 from parallelix.coordinator import commands
 from parallelix.coordinator.settings import RPC_VARIABLE, load
 from parallelix.coordinator.store.store import Store
-from parallelix.devnet.chain import REQUESTER, ChainPlan, LocalChain, Stake, Tell
 from parallelix.devnet.processes import Child, ProcessError
-from parallelix.devnet.wallet_calls import WalletCalls
 from parallelix.node import config, keys
 from parallelix.node.home import Home
 from parallelix.private_files import FOLDER_MODE
@@ -43,8 +41,14 @@ from parallelix.protocol.encoding import from_hex, to_hex
 from parallelix.protocol.registry import MINIMUM_STAKE_WEI, Registration
 from parallelix.protocol.requests import NetworkView
 
+if TYPE_CHECKING:
+    # A network without a chain, and every node with a fault, starts a second sooner without them.
+    from parallelix.devnet.chain import ChainPlan, LocalChain, Stake, Tell
+
 CHAIN_ID = 31337
 FIRST_NODE_ID = 1001
+"""Where there is no chain, which has ids of its own."""
+REQUESTER_WALLET = "requester"
 CREDITS_WEI = 1_000 * 10**18
 """Granted, or deposited where there is a chain."""
 TOKENS_WEI = 1_500 * 10**18
@@ -118,6 +122,8 @@ class Network:
         self.nodes: dict[int, Child] = {}
         self.chain: LocalChain | None = None
         if plan.chain is not None:
+            from parallelix.devnet.chain import LocalChain
+
             self.chain = LocalChain(plan.chain, plan.folder, port=plan.chain.port or free_port())
         self.stakes: dict[int, Stake] = {}
         """By seat, where there is a chain."""
@@ -168,8 +174,8 @@ class Network:
             stake = await self.chain.stake(operator_wallet(number), key_hash, MINIMUM_STAKE_WEI)
             self.stakes[number] = stake
             self.seats[number] = replace(seat, node_id=stake.node_id)
-        if await self.chain.is_new(REQUESTER):
-            await self.chain.fund(REQUESTER, TOKENS_WEI)
+        if await self.chain.is_new(REQUESTER_WALLET):
+            await self.chain.fund(REQUESTER_WALLET, TOKENS_WEI)
 
     def number_of(self, node_id: int | str) -> int:
         """The seat of a node. Raises `KeyError`."""
@@ -227,11 +233,13 @@ class Network:
 
     async def wallet_key(self, name: str, *, deposit_wei: int = CREDITS_WEI) -> str:
         """An API key of the requester's wallet, which deposits first where it never has. Raises `CallRefused`."""
+        from parallelix.devnet.wallet_calls import WalletCalls
+
         chain = self.chain
         assert chain is not None and deposit_wei > 0
-        if await chain.is_new(REQUESTER):
-            await chain.deposit(REQUESTER, deposit_wei)
-        async with WalletCalls(self.url, chain.account(REQUESTER)) as calls:
+        if await chain.is_new(REQUESTER_WALLET):
+            await chain.deposit(REQUESTER_WALLET, deposit_wei)
+        async with WalletCalls(self.url, chain.account(REQUESTER_WALLET)) as calls:
             await calls.sign_in(await calls.message())
 
             async def credited() -> bool:
