@@ -197,6 +197,8 @@ def coordinator(*, refuse_attach: Answer | None = None, refuse_heartbeat: Answer
                 return 200, {"status": "ok"}
             case "/operator/attach":
                 return refuse_attach or attach(body)
+            case "/operator/uptime":
+                return 200, {"credited": 0, "server_time": now_ms()}
             case "/operator/heartbeat":
                 return refuse_heartbeat or heartbeat()
             case "/operator/inbox":
