@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Self
 
+from sqlalchemy.exc import DBAPIError
+
 from parallelix.coordinator.store import queries
 from parallelix.coordinator.store.backend import Backend, DriverConnection, Reading
 from parallelix.coordinator.store.backends import backend_of
@@ -46,8 +48,10 @@ class Store:
             _migrate(backend, connection)
         except BaseException as error:
             connection.close()
-            if isinstance(error, backend.driver_error):
-                raise backend.ours(error, StoreUnreachable) from error
+            # Migrations reach the driver through SQLAlchemy, which puts its own error around the driver's.
+            cause = error.orig if isinstance(error, DBAPIError) else error
+            if isinstance(cause, backend.driver_error):
+                raise backend.ours(cause, StoreUnreachable) from error
             raise
         return cls(backend, connection)
 
