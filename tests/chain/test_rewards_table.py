@@ -221,6 +221,7 @@ async def test_the_command_prints_every_node_of_every_day_and_what_the_words_mea
     shared_deployment: Path,
     table: RewardsTable,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     given = ["chain", "rewards", "--deployment", str(shared_deployment), "--rpc", chain.url]
     code, answer = await command(capsys, *given, "--check", "--json")
@@ -228,8 +229,9 @@ async def test_the_command_prints_every_node_of_every_day_and_what_the_words_mea
     assert json.loads(answer)["rows"] == [
         {name: getattr(row, name) for name in row.__struct_fields__} for row in table.rows
     ]
+    monkeypatch.setenv("COLUMNS", "80")
     code, shown = await command(capsys, *given, "--check")
-    assert code == 0
+    assert code == 0 and max(map(len, shown.splitlines())) <= 80
     assert shown.count("so says the contract") == 4 and shown.count("since the beginning") == 1
     assert all(paid.day in shown for paid in table.days)
     for word in ("online", "paid", "weight", "share", "earned", "claimed", "unclaimed", "lag"):

@@ -38,14 +38,14 @@ def show(console: Console, table: RewardsTable) -> None:
 
 
 def prlx(wei: str) -> str:
-    """To six places, rounded down."""
+    """To four places, rounded down, so that a row fits 80 columns; --json has every wei."""
     whole, part = divmod(int(wei), WEI)
-    return f"{whole:,}.{part // 10**12:06d}"
+    return f"{whole:,}.{part // 10**14:04d}"
 
 
 def span(seconds: int) -> str:
-    """`23:59:50`, hours first."""
-    return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+    """`23:59`, hours first, rounded down."""
+    return f"{seconds // 3600}:{seconds // 60 % 60:02d}"
 
 
 def _place(row: Row) -> tuple[str, int]:
@@ -71,7 +71,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         span(row.online_seconds),
         span(row.paid_seconds),
         weight,
-        f"{row.share_percent} %",
+        f"{row.share_percent[:-2]} %",
         prlx(row.earned_wei),
         prlx(row.claimed_wei),
         prlx(row.unclaimed_wei),
