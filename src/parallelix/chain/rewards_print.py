@@ -12,9 +12,9 @@ WEI = 10**18
 HEADS = ("node", "online", "paid", "weight", "share", "earned", "claimed", "unclaimed")
 WORDS = (
     ("online", "how long the contract counted the node as online"),
-    ("paid", "the part of it in which reports were fresh, so that the contract paid"),
+    ("paid", "the part of it in which reports were fresh: only that is paid"),
     ("weight", "stake × tier multiplier, in PRLX"),
-    ("share", "the node's part of all weight that was paid on that day, over time"),
+    ("share", "its part of all weight that was paid on that day, over time"),
     ("earned", "weight × what the contract's index grew meanwhile, in PRLX"),
     ("claimed", "what was paid out to the owner"),
     ("unclaimed", "what `earned` says at the end of the day: a claim pays it"),
