@@ -120,6 +120,7 @@ class Accounts:
         """Nothing waits between the look at the nonce and the step that uses it up."""
         account, secret = checked.message.address, new_key()
         self._require_unused(checked)
+        self._coordinator.journal.require_room()
         self._forget_ended(now)
         sessions = self._require_room(account, now)
         session, ticket = self._coordinator.add_key(
@@ -202,7 +203,7 @@ class Accounts:
         return requests.KeyList(data=tuple(key_view(each) for each in own if each.kind == "key" or each.usable(now)))
 
     async def make_key(self, maker: ApiKey, body: accounts.NewKeyBody) -> accounts.NewKeyView:
-        """Raises `BadRequest`, `PaymentRequired`, `Forbidden` or `TooManyKeys`."""
+        """Raises `BadRequest`, `PaymentRequired`, `Forbidden`, `TooManyKeys` or `Unavailable`."""
         coordinator, now = self._coordinator, self._time()
         _require_sensible(body, now)
         _require_within(body, maker)
@@ -212,6 +213,7 @@ class Accounts:
                 "the vault and wait for its confirmation, or have credits granted",
                 code="no_deposit",
             )
+        coordinator.journal.require_room()
         self._make_room(maker.account, now)
         secret = new_key()
         key, ticket = coordinator.add_key(

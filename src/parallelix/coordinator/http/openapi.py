@@ -20,6 +20,7 @@ from parallelix.protocol.messages import ErrorBody
 _VERSION = version("parallelix")
 _PATH_PARAMETER = re.compile(r"\{(\w+)\}")
 NEVER_EMPTY = {"prompt", "input", "stop"}
+_SECURITY = "An API key, prlx_…, or the token of a sign-in; each call needs one of its scopes."
 _DESCRIPTION = (
     "Requests to the network, and what anyone may read of it. Every path also lies below `/api`. Amounts are decimal "
     "strings in wei, times Unix milliseconds."
@@ -43,7 +44,7 @@ def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": components,
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "An API key, prlx_…"}},
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": _SECURITY}},
         },
     }
 
