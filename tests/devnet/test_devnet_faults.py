@@ -63,13 +63,19 @@ async def test_a_malformed_proof_is_rejected_and_a_silent_node_is_not_waited_for
         async with asyncio.timeout(60):
             while not (view := await requester.view(rejected)).settled:
                 await asyncio.sleep(0.05)
-        moved = [each.transfer_id.partition(":")[0] for each in store.transfers() if each.request_id == rejected]
+            # What memory knows is in the store a commit later.
+            while "charge" not in (moved := postings(store, rejected)):
+                await asyncio.sleep(0.05)
     assert view.state == "completed" and view.attempts == 2 and view.result is not None and view.result.text
     assert sorted(moved) == ["charge", "hold", "release"]
     told = {(line["event"], line["reason"]) for line in logged(network) if line["event"].startswith("attempt.")}
     assert {("attempt.rejected", "malformed_poe"), ("attempt.redispatched", "malformed_poe")} <= told
     assert ("attempt.redispatched", "node.deadline_exceeded") in told
     await requester.close()
+
+
+def postings(store: Store, request_id: str) -> list[str]:
+    return [each.transfer_id.partition(":")[0] for each in store.transfers() if each.request_id == request_id]
 
 
 async def ended(store: Store, request_id: str) -> AttemptRow:
