@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -188,3 +189,17 @@ async def test_an_account_without_a_contract_is_told_from_one_that_answers(endpo
 def test_what_is_no_http_url_is_refused(url: str) -> None:
     with pytest.raises(BadArgument, match="no http:// or https:// URL"):
         Rpc(url)
+
+
+async def test_questions_that_nobody_waits_for_any_more_hold_up_no_others(endpoint: Endpoint) -> None:
+    endpoint.result("0x7")
+    async with connected(endpoint.url, tries=1) as rpc:
+        for turns in range(40):
+            asked = [asyncio.create_task(rpc.block_number()) for _ in range(4)]
+            for _ in range(turns % 8):
+                await asyncio.sleep(0)
+            for each in asked:
+                each.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
+
+        assert await asyncio.wait_for(rpc.block_number(), 20) == 7

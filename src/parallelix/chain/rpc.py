@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar, cast
@@ -9,10 +10,19 @@ from urllib.parse import urlsplit
 
 import aiohttp
 from eth_utils.address import to_checksum_address
-from web3 import AsyncHTTPProvider, AsyncWeb3
+from web3 import AsyncWeb3
 from web3.exceptions import BlockNotFound, ContractLogicError, TransactionNotFound, Web3Exception, Web3RPCError
-from web3.providers.rpc.utils import ExceptionRetryConfiguration
-from web3.types import BlockData, BlockIdentifier, FilterParams, LogReceipt, RPCEndpoint, TxParams, TxReceipt
+from web3.providers.async_base import AsyncJSONBaseProvider
+from web3.types import (
+    BlockData,
+    BlockIdentifier,
+    FilterParams,
+    LogReceipt,
+    RPCEndpoint,
+    RPCResponse,
+    TxParams,
+    TxReceipt,
+)
 
 from parallelix.chain.abi import Address, Log
 from parallelix.chain.errors import BadArgument, ChainUnreachable, Reverted, RpcRefused, from_revert
@@ -22,6 +32,9 @@ REQUEST_SECONDS = 30.0
 """A public endpoint answers within a second; one that takes longer than this is not going to."""
 TRIES = 3
 """Of a request whose connection broke. The same signed transaction twice is still one transaction."""
+RETRY_SECONDS = 0.125
+"""Before the second try; twice as long before each further one."""
+JSON_HEADERS = {"content-type": "application/json"}
 HASH_BYTES = 32
 BLOOM_BYTES = 256
 COUNT_MAX = 2**53 - 1
@@ -42,6 +55,41 @@ class Fees:
         self.tip_wei = tip_wei
 
 
+class _Provider(AsyncJSONBaseProvider):
+    """One session for one endpoint. web3's own provider takes a lock in a thread for every request, and one that is
+    cancelled meanwhile leaves it locked for good: nothing is ever answered again."""
+
+    def __init__(self, url: str, *, tries: int, request_seconds: float) -> None:
+        super().__init__()
+        self._url = url
+        self._tries = tries
+        self._timeout = aiohttp.ClientTimeout(total=request_seconds)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def make_request(self, method: RPCEndpoint, params: Any) -> RPCResponse:
+        question = self.encode_rpc_request(method, params)
+        for tries_left in reversed(range(self._tries)):
+            try:
+                return self.decode_rpc_response(await self._post(question))
+            except (aiohttp.ClientError, TimeoutError):
+                if not tries_left:
+                    raise
+                await asyncio.sleep(RETRY_SECONDS * 2 ** (self._tries - tries_left - 1))
+        raise AssertionError(f"{self._tries} tries")
+
+    async def _post(self, question: bytes) -> bytes:
+        if self._session is None:
+            # A connection that was kept may be gone at the other end, which shows only when it is used again.
+            connector = aiohttp.TCPConnector(force_close=True)
+            self._session = aiohttp.ClientSession(connector=connector, raise_for_status=True, timeout=self._timeout)
+        async with self._session.post(self._url, data=question, headers=JSON_HEADERS) as answer:
+            return await answer.read()
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+
 class Rpc:
     """One endpoint. Every method raises `ChainUnreachable` or `RpcRefused` where it gets no proper answer."""
 
@@ -51,16 +99,12 @@ class Rpc:
         # Hosted endpoints carry the customer's key in path or user name, which no message may show.
         parts = urlsplit(url)
         self.name = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-        retries = ExceptionRetryConfiguration(errors=(aiohttp.ClientError, TimeoutError), retries=tries)
-        timeout = aiohttp.ClientTimeout(total=request_seconds)
-        self._provider = AsyncHTTPProvider(
-            url, request_kwargs={"timeout": timeout}, exception_retry_configuration=retries
-        )
+        self._provider = _Provider(url, tries=tries, request_seconds=request_seconds)
         # web3's middleware asks for the chain's id before each call, and resolves names; we give ids and addresses.
         self._eth = AsyncWeb3(self._provider, middleware=[]).eth
 
     async def close(self) -> None:
-        await self._provider.disconnect()
+        await self._provider.close()
 
     async def chain_id(self) -> int:
         return await self._ask(self._eth.chain_id, _number)
