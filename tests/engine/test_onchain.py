@@ -205,6 +205,35 @@ def test_what_is_spent_and_not_settled_counts_on_the_next_day_too(world: ChainWo
     assert world.engine.limit_room_wei(ALICE) == DEFAULT_LIMIT - charged
 
 
+def test_what_the_vault_settles_today_of_yesterdays_work_leaves_today_so_much_less(world: ChainWorld) -> None:
+    charged = world.charge()
+    world.advance(DAY_MS)
+    world.settle()
+    world.settle_down()
+    assert world.balance(spent(ALICE)) == 0
+    assert world.contracts.of(ALICE).settled_today == charged
+    assert world.engine.limit_room_wei(ALICE) == DEFAULT_LIMIT - charged
+    world.restart()
+    world.follow()
+    assert world.engine.limit_room_wei(ALICE) == DEFAULT_LIMIT - charged
+    world.heartbeat(1)
+    more = world.charge()
+    assert world.engine.limit_room_wei(ALICE) == DEFAULT_LIMIT - charged - more
+    world.advance(DAY_MS)
+    assert world.engine.limit_room_wei(ALICE) == DEFAULT_LIMIT - more
+
+
+def test_what_was_settled_before_midnight_and_is_read_after_it_takes_nothing_of_the_new_day(world: ChainWorld) -> None:
+    world.charge()
+    world.advance(DAY_MS - world.now % DAY_MS - SECOND)
+    world.settle()
+    world.chain.mine(CONFIRMATIONS, time=world.chain.head.time)
+    world.advance(2 * SECOND)
+    world.step(world.span(world.cursor + 1, world.chain.confirmed))
+    assert world.contracts.of(ALICE).settled_today
+    assert world.engine.limit_room_wei(ALICE) == DEFAULT_LIMIT
+
+
 # --- Charges, batches and settlement
 
 

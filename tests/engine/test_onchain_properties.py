@@ -38,7 +38,7 @@ from vault_chain import (
 from world import SECOND
 
 from parallelix.engine import effects, events
-from parallelix.engine.ledger import available, cleared, held, spent, uncovered
+from parallelix.engine.ledger import SETTLED, available, cleared, held, spent, uncovered
 from parallelix.engine.rows import TransferRow
 from parallelix.engine.settings import DAY_MS
 
@@ -215,40 +215,49 @@ class AccountsMachine(RuleBasedStateMachine):
         exiting = self.frozen(account) > 0
         answer = world.step(event)
         if isinstance(answer, effects.Refused):
-            assert answer.code == expected, (answer, expected)
+            assert answer.code in expected, (answer, expected)
             ACHIEVED[f"refused: {answer.code}"] += 1
             return
         assert isinstance(answer, effects.Admitted)
-        assert expected == "admitted", (answer, expected)
+        assert "admitted" in expected, (answer, expected)
         ACHIEVED["admitted"] += 1
         ACHIEVED["work while exiting"] += exiting
 
-    def admission_expected(self, account: str, hold: int) -> str:
+    def admission_expected(self, account: str, hold: int) -> set[str]:
+        """By the rules as they are written down, and the model. How much of today's limit is gone has bounds only: what
+        the vault could still settle of it, and what was charged or settled in two days."""
         world = self.world
         if self.stale():
-            return "chain_unreachable"
+            return {"chain_unreachable"}
         if not world.contracts.of(account).deposit:
-            return "no_deposit"
+            return {"no_deposit"}
         own = world.balance(available(account)) + world.balance(uncovered(account))
         if hold > max(0, own - self.frozen(account)):
-            return "insufficient_credits"
-        held_wei, spent_wei = world.balance(held(account)), world.balance(spent(account))
-        if max(held_wei + spent_wei, self.charged_today(account) + held_wei) + hold > self.limit(account):
-            return "daily_limit_reached"
-        return "admitted"
+            return {"insufficient_credits"}
+        to_settle = world.balance(held(account)) + world.balance(spent(account)) + hold
+        if self.settled_today(account) + to_settle > self.limit(account):
+            return {"daily_limit_reached"}
+        if self.moved_lately(account) + to_settle <= self.limit(account):
+            return {"admitted"}
+        return {"admitted", "daily_limit_reached"}
+
+    def settled_today(self, account: str) -> int:
+        """By the vault, where the chain's day is ours."""
+        books, today = self.world.contracts.of(account), self.world.now // DAY_MS
+        return books.settled_today if books.day == today else 0
+
+    def moved_lately(self, account: str) -> int:
+        return sum(
+            int(row.amount_wei)
+            for row in self.world.rows(TransferRow)
+            if spent(account) in {row.debit_account, row.credit_account}
+            or (row.debit_account, row.credit_account) == (available(account), SETTLED)
+            if row.at > self.world.now - 2 * DAY_MS
+        )
 
     def limit(self, account: str) -> int:
         limit = self.world.contracts.of(account).last_limit_set
         return DEFAULT_LIMIT if limit is None else limit
-
-    def charged_today(self, account: str) -> int:
-        return sum(
-            int(row.amount_wei)
-            for row in self.world.rows(TransferRow)
-            if row.transfer_id.startswith("charge:")
-            and row.credit_account == spent(account)
-            and row.at // DAY_MS == self.world.now // DAY_MS
-        )
 
     def frozen(self, account: str) -> int:
         """The largest withdrawal that the engine was told of."""

@@ -11,7 +11,7 @@ import heapq
 
 from parallelix.engine.effects import Refused
 from parallelix.engine.ledger import SETTLED, available, cleared, held, spent, uncovered
-from parallelix.engine.mirror import is_address
+from parallelix.engine.mirror import MS_PER_DAY, is_address
 from parallelix.engine.state import State
 
 CHAIN_RETRY_SECONDS = 30.0
@@ -31,7 +31,8 @@ class Deposits(State):
     def limit_room_wei(self, account: str) -> int | None:
         """How much of its daily limit the account has left for new requests; None where no limit applies.
 
-        What is held and spent must fit into one day, so that it can be settled before a withdrawal is due.
+        What is held and spent must fit into what is left of one day, so that it can be settled before a withdrawal is
+        due: what the vault settles today, be it for yesterday's work, it does not settle today once more.
         """
         if not self.lives_from_deposit(account):
             return None
@@ -119,8 +120,10 @@ class Deposits(State):
     def _charge_deposit(self, account: str, charge_wei: int, request_id: str) -> None:
         """The charge is owed to the operators now, and taken when it is settled."""
         transfer_id = f"charge:{request_id}"
+        books = self.mirror.account(account)
+        books.begin_day(self._now // MS_PER_DAY, owed_wei=self.ledger.balance_wei(spent(account)))
+        books.charged_wei += charge_wei
         self._post(transfer_id, held(account), spent(account), charge_wei, request_id)
-        self.mirror.account(account).charge(charge_wei, now=self._now)
         self._owing.add(account)
         self._write_off(account, because=transfer_id)
 
@@ -148,9 +151,14 @@ class Deposits(State):
         self._post(transfer_id, available(account), to, amount_wei, "")
         self._write_off(account, because=transfer_id)
 
-    def _settle(self, account: str, amount_wei: int, *, transfer_id: str) -> None:
-        """What the vault has paid out for work. More than is owed here comes out of the account's own."""
-        owed_wei = min(amount_wei, self.ledger.balance_wei(spent(account)))
+    def _settle(self, account: str, amount_wei: int, *, transfer_id: str, day: int) -> None:
+        """What the vault has paid out for work, in that UTC day or before it. More than is owed here comes out of the
+        account's own."""
+        spent_wei = self.ledger.balance_wei(spent(account))
+        owed_wei = min(amount_wei, spent_wei)
+        books = self.mirror.account(account)
+        books.begin_day(day, owed_wei=spent_wei)
+        books.charged_wei += amount_wei - owed_wei
         if owed_wei:
             self._post(transfer_id, spent(account), SETTLED, owed_wei, "")
         if amount_wei > owed_wei:

@@ -82,7 +82,8 @@ class Clearance(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(slots=True, kw_only=True)
 class VaultAccount:
-    """One account's books in the vault, and what was charged to it in the UTC day `charged_day`.
+    """One account's books in the vault, and what the UTC day `charged_day` has used up of its daily limit: what was
+    charged in it, and what was owed from before, since the vault settles that out of the same day's limit.
 
     `limit_wei` is the limit that was set last, None while none was. A lower one than before binds the vault only
     `limit_from` some second, but its owner will not have more spent.
@@ -98,14 +99,14 @@ class VaultAccount:
     charged_day: int = 0
     charged_wei: int = 0
 
-    def charge(self, amount_wei: int, *, now: int) -> None:
-        day = now // MS_PER_DAY
-        if day != self.charged_day:
-            self.charged_day, self.charged_wei = day, 0
-        self.charged_wei += amount_wei
+    def begin_day(self, day: int, *, owed_wei: int) -> None:
+        """Before anything is charged or settled in that UTC day; `owed_wei` is charged by then and not settled."""
+        if day > self.charged_day:
+            self.charged_day, self.charged_wei = day, owed_wei
 
     def charged_today_wei(self, now: int) -> int:
-        return self.charged_wei if self.charged_day == now // MS_PER_DAY else 0
+        """What today has used up; 0 while nothing was charged or settled in it. The chain's day may begin first."""
+        return self.charged_wei if self.charged_day >= now // MS_PER_DAY else 0
 
     def follow(self, fact: ChainFact) -> None:
         """Does what the vault did. Raises `Differs` where the vault says that it came out otherwise."""

@@ -27,6 +27,8 @@ from parallelix.engine.nodes import Nodes
 from parallelix.engine.rows import RegistrationRow
 from parallelix.protocol.registry import Registration
 
+SECONDS_PER_DAY = 86_400
+
 
 class OnChain(Nodes):
     # Blocks -----------------------------------------------------------------------------------------------------------
@@ -42,7 +44,7 @@ class OnChain(Nodes):
             return effects.SpanRefused(part=difference.part, reason=str(difference))
         self._lift_span_halt()
         for fact in event.facts:
-            self._take_fact(fact)
+            self._take_fact(fact, day=event.last_time // SECONDS_PER_DAY)
             self.liveness.apply(fact)
         self.mirror.cursor = Cursor(block=event.last_block, hash=event.last_hash, time=event.last_time)
         self.liveness.advance(event.last_time)
@@ -51,7 +53,8 @@ class OnChain(Nodes):
         self._rows.extend(self.mirror.take_rows())
         return None
 
-    def _take_fact(self, fact: ChainFact) -> None:
+    def _take_fact(self, fact: ChainFact, *, day: int) -> None:
+        """`day` is the UTC day of the span's last block; a fact of the span may be of an earlier one."""
         match fact:
             case NodeStaked() | NodeUnstaking() | NodeWithdrawn():
                 self._node_changed(fact)
@@ -65,7 +68,7 @@ class OnChain(Nodes):
                 self._withdrawn(fact)
             case SpendingSettled():
                 self.mirror.follow(fact, fact.account)
-                self._settle(fact.account, fact.amount_wei, transfer_id=f"settle:{fact.event_id}")
+                self._settle(fact.account, fact.amount_wei, transfer_id=f"settle:{fact.event_id}", day=day)
             case WithdrawalAsked() | WithdrawalTakenBack() | LimitSet():
                 self.mirror.follow(fact, fact.account)
             case _:

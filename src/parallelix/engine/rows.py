@@ -200,7 +200,7 @@ class ChainCursorRow(Row, frozen=True, kw_only=True):
 
 
 class VaultAccountRow(Row, frozen=True, kw_only=True):
-    """An account's books in the vault as of the cursor, and what was charged of it in the UTC day `charged_day`.
+    """An account's books in the vault as of the cursor, and what the UTC day `charged_day` has used of its daily limit.
 
     A limit that is empty was never set. A lower one than before binds the vault from `limit_from`, Unix seconds.
     """
