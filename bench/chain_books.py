@@ -218,56 +218,54 @@ class ChainReader:
         return ChainSide(
             block=block,
             block_hash=world.block(block)["hash"],
-            total_deposits_wei=world.ask(vault, _TOTAL_DEPOSITS, block=block),
-            accounts={each: self._account(each, block) for each in everybody},
+            total_deposits_wei=world.asks([(vault, _TOTAL_DEPOSITS, ())], block=block)[0],
+            accounts=self._accounts(sorted(everybody), block),
             moved=dict(moved),
             nodes=self._nodes(block),
             anchored=anchored,
             role_transactions=sent,
         )
 
-    def _account(self, account: str, block: int) -> VaultAccount:
-        ask, vault = self._world.ask, self._world.vault.address
-        return VaultAccount(
-            deposit_wei=ask(vault, _DEPOSITS, account, block=block),
-            settled_wei=ask(vault, _SETTLED_OF, account, block=block),
-            nonce=ask(vault, _NONCES, account, block=block),
-        )
+    def _accounts(self, accounts: list[str], block: int) -> dict[str, VaultAccount]:
+        vault, views = self._world.vault.address, (_DEPOSITS, _SETTLED_OF, _NONCES)
+        told = iter(self._world.asks([(vault, view, (each,)) for each in accounts for view in views], block=block))
+        return {
+            account: VaultAccount(deposit_wei=next(told), settled_wei=next(told), nonce=next(told))
+            for account in accounts
+        }
 
     def _nodes(self, block: int) -> dict[int, tuple[str, int, int, str]]:
-        ask, locker = self._world.ask, self._world.locker.address
-        nodes: dict[int, tuple[str, int, int, str]] = {}
-        for node_id in range(1, ask(locker, _NODE_COUNT, block=block) + 1):
-            owner, stake, tier, state, _, _ = ask(locker, _NODES, node_id, block=block)
-            nodes[node_id] = owner, stake, tier, NODE_STATES[state]
-        return nodes
+        locker = self._world.locker.address
+        (count,) = self._world.asks([(locker, _NODE_COUNT, ())], block=block)
+        told = self._world.asks([(locker, _NODES, (node_id,)) for node_id in range(1, count + 1)], block=block)
+        return {
+            node_id: (owner, stake, tier, NODE_STATES[state])
+            for node_id, (owner, stake, tier, state, _, _) in enumerate(told, start=1)
+        }
 
     def sent(self) -> list[RoleTransaction]:
         """What the coordinator's keys have in blocks, in order."""
         head = self._world.head
-        fresh: list[RoleTransaction] = []
-        for number in range(self._looked_to + 1, head + 1):
-            found = list(self._sent_in(number))
-            fresh += found
-            if number <= head - self._final_after:
-                self._final += found
-                self._looked_to = number
-                fresh = []
-        return [*self._final, *fresh]
+        final = max(self._looked_to, head - self._final_after)
+        self._final += self._sent_in(self._looked_to + 1, final)
+        self._looked_to = final
+        return [*self._final, *self._sent_in(final + 1, head)]
 
-    def _sent_in(self, number: int) -> Iterable[RoleTransaction]:
+    def _sent_in(self, first: int, last: int) -> list[RoleTransaction]:
         roles = {self._world.roles[role].address.lower(): role for role in ROLES_THAT_SEND}
-        for each in self._world.block(number, whole=True)["transactions"]:
-            role = roles.get(each["from"].lower())
-            if role is not None:
-                receipt = self._world.anvil.ask("eth_getTransactionReceipt", each["hash"])
-                yield RoleTransaction(
-                    hash=each["hash"],
-                    role=role,
-                    nonce=int(each["nonce"], 16),
-                    data=each["input"],
-                    succeeded=int(receipt["status"], 16) == 1,
-                )
+        blocks = self._world.blocks(first, last)
+        ours = [each for block in blocks for each in block["transactions"] if each["from"].lower() in roles]
+        receipts = self._world.rpcs([("eth_getTransactionReceipt", each["hash"]) for each in ours])
+        return [
+            RoleTransaction(
+                hash=each["hash"],
+                role=roles[each["from"].lower()],
+                nonce=int(each["nonce"], 16),
+                data=each["input"],
+                succeeded=int(receipt["status"], 16) == 1,
+            )
+            for each, receipt in zip(ours, receipts, strict=True)
+        ]
 
 
 # Comparing ----------------------------------------------------------------------------------------------------------

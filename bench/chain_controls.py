@@ -12,10 +12,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from bench import reorgs
-from bench.chain_books import ChainReader
 from bench.chain_crashes import CrashRun, died_at
 from bench.chain_reorgs import ReorgRun, replace_blocks
-from bench.chain_stage import CONFIRMATIONS, ChainStage, chain_stage, mining
+from bench.chain_stage import ChainStage, chain_stage, mining
 from bench.chain_traffic import Crowd
 from bench.chain_world import ChainWorld, chain_world
 from bench.crash import copied
@@ -126,7 +125,7 @@ def store_controls(stage: ChainStage, store: Path) -> list[tuple[str, bool]]:
         spoilt = copied(store, stage.folder / f"fault{number}")
         with contextlib.closing(sqlite3.connect(spoilt)) as connection, connection:
             fault(connection)
-        controls.append((name, not ChainReader(stage.world, final_after=CONFIRMATIONS).beside(f"sqlite:///{spoilt}")))
+        controls.append((name, not stage.reader.beside(f"sqlite:///{spoilt}")))
     return controls
 
 

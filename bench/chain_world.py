@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
 from eth_utils.crypto import keccak
@@ -51,6 +52,9 @@ STATES_KEPT = 2_000
 back to a state from a file loses the code of contracts. Far more blocks than a dead coordinator misses."""
 ROLES_THAT_SEND = ("validator", "liveness", "settler")
 EVERYTHING = 2**256 - 1
+QUESTIONS_MAX = 200
+"""In one request."""
+ANSWER_SECONDS = 60.0
 NODE_COUNT = Function("nodeCount", (), ("uint256",))
 
 
@@ -76,6 +80,7 @@ class ChainWorld:
     """`people` are requesters, by name; `roles` the keys that a coordinator holds, and the owner's."""
 
     anvil: services.Anvil
+    http: httpx.Client = field(repr=False)
     deployment_path: Path
     deployed: Deployment
     roles: dict[str, LocalAccount]
@@ -96,6 +101,36 @@ class ChainWorld:
     def token(self) -> PRLXCalls:
         return PRLXCalls(self.deployed.address("PRLX"))
 
+    # Questions --------------------------------------------------------------------------------------------------------
+
+    def rpc(self, method: str, *parameters: object) -> Any:
+        """What the chain answers to one call. Raises `ChainFaulty` with its error."""
+        return self.rpcs([(method, *parameters)])[0]
+
+    def rpcs(self, questions: Sequence[tuple[object, ...]]) -> list[Any]:
+        """Many calls in few requests, each its method and its parameters; the answers in their order."""
+        found: list[Any] = []
+        for start in range(0, len(questions), QUESTIONS_MAX):
+            batch = [
+                {"jsonrpc": "2.0", "id": number, "method": method, "params": parameters}
+                for number, (method, *parameters) in enumerate(questions[start : start + QUESTIONS_MAX])
+            ]
+            answers = self.http.post(self.anvil.url, json=batch).json()
+            for answer in sorted(answers, key=lambda each: each["id"]):
+                if "error" in answer:
+                    raise ChainFaulty(f"anvil refused {batch[answer['id']]['method']}: {answer['error']}")
+                found.append(answer["result"])
+        return found
+
+    def asks(self, questions: Sequence[tuple[Address, Function, tuple[object, ...]]], *, block: int) -> list[Any]:
+        """What views say as of `block`: one value each, or a tuple of several."""
+        calls = [{"to": to, "data": "0x" + view.encode(arguments).hex()} for to, view, arguments in questions]
+        answers = self.rpcs([("eth_call", call, hex(block)) for call in calls])
+        values = [
+            view.decode(bytes.fromhex(answer[2:])) for (_, view, _), answer in zip(questions, answers, strict=True)
+        ]
+        return [each[0] if len(each) == 1 else each for each in values]
+
     @property
     def next_node_id(self) -> int:
         """The one that the next stake gets."""
@@ -104,36 +139,40 @@ class ChainWorld:
     # Blocks -----------------------------------------------------------------------------------------------------------
 
     def mine(self, blocks: int = 1) -> None:
-        self.anvil.ask("anvil_mine", hex(blocks))
+        self.rpc("anvil_mine", hex(blocks))
 
     @property
     def head(self) -> int:
-        return int(self.anvil.ask("eth_blockNumber"), 16)
+        return int(self.rpc("eth_blockNumber"), 16)
 
-    def block(self, number: int, *, whole: bool = False) -> dict[str, Any]:
-        """`whole`: with its transactions, not only their hashes."""
-        found = self.anvil.ask("eth_getBlockByNumber", hex(number), whole)
-        if found is None:
-            raise ChainFaulty(f"there is no block {number}")
+    def block(self, number: int) -> dict[str, Any]:
+        """With the hashes of its transactions."""
+        return self._blocks(number, number, whole=False)[0]
+
+    def blocks(self, first: int, last: int) -> list[dict[str, Any]]:
+        """With their whole transactions."""
+        return self._blocks(first, last, whole=True)
+
+    def _blocks(self, first: int, last: int, *, whole: bool) -> list[dict[str, Any]]:
+        found = self.rpcs([("eth_getBlockByNumber", hex(number), whole) for number in range(first, last + 1)])
+        if None in found:
+            raise ChainFaulty(f"there is no block {first + found.index(None)}")
         return found
 
     def place(self, transaction_hash: str) -> int | None:
         """The block that holds a transaction; None while none does."""
-        receipt = self.anvil.ask("eth_getTransactionReceipt", transaction_hash)
+        receipt = self.rpc("eth_getTransactionReceipt", transaction_hash)
         return None if receipt is None else int(receipt["blockNumber"], 16)
 
-    def ask(self, contract: Address, view: Function, *arguments: object, block: int | None = None) -> Any:
-        """What a view says, at the newest block or at `block`: one value, or a tuple of several."""
-        call = {"to": contract, "data": "0x" + view.encode(arguments).hex()}
-        answer = self.anvil.ask("eth_call", call, "latest" if block is None else hex(block))
-        values = view.decode(bytes.fromhex(answer[2:]))
-        return values[0] if len(values) == 1 else values
+    def ask(self, contract: Address, view: Function, *arguments: object) -> Any:
+        """What a view says at the newest block."""
+        return self.asks([(contract, view, arguments)], block=self.head)[0]
 
     # Transactions -----------------------------------------------------------------------------------------------------
 
     def send(self, sender: LocalAccount, call: Call, *, instead: Call | None = None) -> Sent:
         """Into the pool: the next block takes it, if it is its sender's turn."""
-        nonce = int(self.anvil.ask("eth_getTransactionCount", sender.address, "pending"), 16)
+        nonce = int(self.rpc("eth_getTransactionCount", sender.address, "pending"), 16)
         hash_, raw = signed(sender, nonce, call)
         sent = Sent(
             hash=hash_,
@@ -143,15 +182,15 @@ class ChainWorld:
             what=call.function.name,
             instead=signed(sender, nonce, instead) if instead else None,
         )
-        self.anvil.ask("eth_sendRawTransaction", raw)
+        self.rpc("eth_sendRawTransaction", raw)
         self.sent[hash_] = sent
         return sent
 
     def offer(self, raw: str) -> bool:
         """Hands signed bytes to the pool. False where it refuses them: their number is used, or too far ahead."""
         try:
-            self.anvil.ask("eth_sendRawTransaction", raw)
-        except RuntimeError:
+            self.rpc("eth_sendRawTransaction", raw)
+        except ChainFaulty:
             return False
         return True
 
@@ -159,7 +198,7 @@ class ChainWorld:
         """Sends and mines. Raises `ChainFaulty` when the contract refuses."""
         sent = self.send(sender, call)
         self.mine()
-        receipt = self.anvil.ask("eth_getTransactionReceipt", sent.hash)
+        receipt = self.rpc("eth_getTransactionReceipt", sent.hash)
         if receipt is None or int(receipt["status"], 16) != 1:
             raise ChainFaulty(f"{sent.what} from {sent.sender} was refused, or not mined")
         return [log_of(each) for each in receipt["logs"]]
@@ -170,7 +209,7 @@ class ChainWorld:
         """An account with PRLX and ETH, which lets vault and locker take what it gives them."""
         if name not in self.people:
             account = account_of(name)
-            self.anvil.ask("anvil_setBalance", account.address, hex(1_000 * ETHER))
+            self.rpc("anvil_setBalance", account.address, hex(1_000 * ETHER))
             self.do(self.roles["owner"], self.token.transfer(account.address, PURSE_WEI))
             for contract in (self.vault.address, self.locker.address):
                 self.do(account, self.token.approve(contract, EVERYTHING))
@@ -189,7 +228,8 @@ def chain_world(folder: Path) -> Generator[ChainWorld]:
         path = folder / "deployment.json"
         deployed = asyncio.run(deployed_on(anvil.url, roles, path))
         anvil.ask("evm_setAutomine", False)
-        yield ChainWorld(anvil=anvil, deployment_path=path, deployed=deployed, roles=roles)
+        with httpx.Client(trust_env=False, verify=False, timeout=ANSWER_SECONDS) as http:
+            yield ChainWorld(anvil=anvil, http=http, deployment_path=path, deployed=deployed, roles=roles)
 
 
 async def deployed_on(url: str, roles: dict[str, LocalAccount], path: Path) -> Deployment:
@@ -233,4 +273,4 @@ def log_of(found: dict[str, Any]) -> Log:
 def logs_of(world: ChainWorld, addresses: Sequence[Address], first: int, last: int) -> list[Log]:
     """All logs of these contracts in blocks `first` to `last`, in order."""
     asked = {"address": list(addresses), "fromBlock": hex(first), "toBlock": hex(last)}
-    return [log_of(each) for each in world.anvil.ask("eth_getLogs", asked)]
+    return [log_of(each) for each in world.rpc("eth_getLogs", asked)]

@@ -69,7 +69,8 @@ class Reorg:
 def random_reorg(world: ChainWorld, chance: random.Random, *, depth_max: int = DEPTH_MAX) -> Reorg | None:
     """Replaces the last blocks, deep enough to hold a transaction; None where `depth_max` blocks hold none."""
     head = world.head
-    depths = [depth for depth in range(1, depth_max + 1) if world.block(head - depth + 1)["transactions"]]
+    newest_first = reversed(world.blocks(head - depth_max + 1, head))
+    depths = [depth for depth, block in enumerate(newest_first, start=1) if block["transactions"]]
     if not depths:
         return None
     depth = chance.randint(depths[0], depth_max)
@@ -78,16 +79,12 @@ def random_reorg(world: ChainWorld, chance: random.Random, *, depth_max: int = D
 
 def mined_in(world: ChainWorld, first: int, last: int) -> list[Mined]:
     """In the chain's order."""
+    blocks = world.blocks(first, last)
+    found = [(offset, each) for offset, block in enumerate(blocks) for each in block["transactions"]]
+    raws = world.rpcs([("eth_getRawTransactionByHash", each["hash"]) for _, each in found])
     return [
-        Mined(
-            hash=each["hash"],
-            raw=world.anvil.ask("eth_getRawTransactionByHash", each["hash"]),
-            sender=each["from"].lower(),
-            nonce=int(each["nonce"], 16),
-            offset=number - first,
-        )
-        for number in range(first, last + 1)
-        for each in world.block(number, whole=True)["transactions"]
+        Mined(hash=each["hash"], raw=raw, sender=each["from"].lower(), nonce=int(each["nonce"], 16), offset=offset)
+        for (offset, each), raw in zip(found, raws, strict=True)
     ]
 
 
@@ -132,7 +129,7 @@ def reorganise(world: ChainWorld, placings: Sequence[Placing], depth: int) -> Re
     head = world.head
     first, head_hash = head - depth + 1, world.block(head)["hash"]
     back = sorted((each for each in placings if each.raw), key=lambda each: (each.offset, each.mined.nonce))
-    world.anvil.ask("anvil_reorg", depth, [[each.raw, each.offset] for each in back])
+    world.rpc("anvil_reorg", depth, [[each.raw, each.offset] for each in back])
     reorg = Reorg(depth=depth, head_changed=world.block(head)["hash"] != head_hash)
     for each in placings:
         if _as_meant(world, each, first):
