@@ -79,6 +79,11 @@ async def test_a_batch_that_was_closed_when_the_process_died_is_anchored_by_the_
         assert (await anchor_views(scene).batch_count()) == 2
 
 
+def stored(folder: Path, query: str) -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(folder / "coordinator.db")) as store:
+        return store.execute(query).fetchall()
+
+
 def forget_intents(folder: Path) -> None:
     """As an older backup does, whose intents are not these."""
     with closing(sqlite3.connect(folder / "coordinator.db")) as store:
@@ -224,6 +229,8 @@ async def test_the_clearance_survives_the_process_that_granted_it(
 ) -> None:
     async with chained(staked_world, folder, node) as scene:
         granted = await scene.coordinator.grant_clearance(scene.account, TOKEN)
+        # Who has the signature can use it whatever becomes of us, so it is durable by then.
+        assert stored(folder, "SELECT nonce, expiry, state FROM clearances") == [(0, granted.expiry, "open")]
     async with chained(staked_world, folder, node) as scene:
         assert balance(scene, cleared) == TOKEN
         assert await scene.coordinator.grant_clearance(scene.account, TOKEN) == granted
