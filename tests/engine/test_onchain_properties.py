@@ -275,15 +275,19 @@ class AccountsMachine(RuleBasedStateMachine):
             world.acknowledge(attempt_id)
             world.complete(attempt_id, prompt_tokens=tokens, completion_tokens=tokens)
 
-    @rule(account=ACCOUNTS, settles=st.booleans())
-    def work_is_done_and_charged(self, account: str, settles: bool) -> None:
+    @rule(account=ACCOUNTS, settles=st.booleans(), overnight=st.booleans())
+    def work_is_done_and_charged(self, account: str, settles: bool, overnight: bool) -> None:
         self.ask_once(account, 200)
         self.nodes_work(400, 4)
         self.pass_time(11 * SECOND)
         self.anchor()
         self.blocks_pass(CONFIRMATIONS)
         if settles:
+            if overnight:
+                self.pass_time(DAY_MS)
             self.settle()
+            self.blocks_pass(CONFIRMATIONS)
+            self.ask_once(account, 100)
 
     @rule()
     def anchor(self) -> None:
