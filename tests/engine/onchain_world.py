@@ -52,7 +52,7 @@ class ChainWorld(World):
             answer = self.step(self.span(first, min(self.chain.confirmed, first + blocks_max - 1)))
             if answer is not None:
                 return answer
-        self.step(events.ChainProvisional(block=self.chain.head.number, asked=self.asked()))
+        self.step(events.ChainProvisional(block=self.chain.head.number, time=self.seconds, asked=self.asked()))
         return None
 
     def span(self, first: int, last: int) -> events.ChainSpan:

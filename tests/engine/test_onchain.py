@@ -142,6 +142,19 @@ def test_deposits_wait_for_a_chain_that_is_silent_and_grants_do_not(world: Chain
     assert before in world.ends, "open work ends as ever"
 
 
+def test_an_endpoint_that_shows_the_same_block_for_ever_is_no_word_of_the_chain(world: ChainWorld) -> None:
+    newest = world.seconds
+    world.advance(world.settings.chain_stale_ms)
+    world.step(events.ChainProvisional(block=world.chain.head.number, time=newest, asked={}))
+    world.heartbeat(1)
+    admitted(world)
+    world.advance(1_000)
+    world.step(events.ChainProvisional(block=world.chain.head.number, time=newest, asked={}))
+    assert code(ask(world)) == "chain_unreachable"
+    world.step(events.ChainProvisional(block=world.chain.head.number + 1, time=world.seconds + 60, asked={}))
+    admitted(world)
+
+
 @pytest.mark.parametrize("part", ["vault", "chain"])
 def test_a_halt_stops_new_work_on_deposits_and_lets_open_work_end(world: ChainWorld, part: Any) -> None:
     world.step(events.Grant(grant_id="g", account="acme", amount_wei=HOLD))
@@ -440,7 +453,7 @@ def test_who_leaves_and_comes_back_pays_first(world: ChainWorld) -> None:
 
 
 def test_work_that_ends_free_of_charge_leaves_no_debt(world: ChainWorld) -> None:
-    world.step(events.ChainProvisional(block=1, asked={}))
+    world.step(events.ChainProvisional(block=1, time=world.seconds, asked={}))
     request_id = admitted(world)
     world.send(request_withdrawal(ALICE, 10 * HOLD))
     pay_out(world)

@@ -107,10 +107,12 @@ class Span:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Poll:
-    """`span` is what to apply next, if anything. `current`: nothing confirmed is left beyond it, and `provisional` is
-    all that happened since; else the endpoint lags or there is more to read, and `provisional` is empty."""
+    """`head_time` is the Unix second of block `head`, `span` what to apply next, if anything. `current`: nothing
+    confirmed is left beyond it, and `provisional` is all that happened since; else the endpoint lags or there is more
+    to read, and `provisional` is empty."""
 
     head: int
+    head_time: int
     current: bool
     span: Span | None = None
     provisional: tuple[Happened, ...] = ()
@@ -154,15 +156,16 @@ class Watcher:
         if not self._right_chain:
             await self._check_chain()
         heads = [await reader.head() for reader in self._readers]
-        head = min(each.number for each in heads)
+        newest = min(heads, key=lambda each: (each.number, each.time))
+        head = newest.number
         if self._is_lagging(head):
-            return Poll(head=head, current=False)
+            return Poll(head=head, head_time=newest.time, current=False)
         seen = tuple(each.hash for each in heads)
         if self._quiet is not None and self._quiet[0] == seen:
             return self._quiet[1]
         if not await self._cursor_stands():
-            return Poll(head=head, current=False)
-        found = await self._beyond_cursor(head, whole=whole)
+            return Poll(head=head, head_time=newest.time, current=False)
+        found = await self._beyond_cursor(newest, whole=whole)
         self._quiet = (seen, found) if found.current and found.span is None else None
         return found
 
@@ -210,16 +213,17 @@ class Watcher:
                 raise self._too_deep(block.hash)
         return None not in blocks
 
-    async def _beyond_cursor(self, head: int, *, whole: bool) -> Poll:
-        confirmed, first = head - self.confirmations, self.next_block
+    async def _beyond_cursor(self, newest: Block, *, whole: bool) -> Poll:
+        head, first = newest.number, self.next_block
+        confirmed = head - self.confirmations
         span: Span | None = None
         if first <= confirmed:
             last = confirmed if whole else min(confirmed, first + SPAN_BLOCKS_MAX - 1)
             span = await self._span(first, last, logs_max=WHOLE_LOGS_MAX if whole else LOGS_MAX)
             if span is None or span.last.number < confirmed:
-                return Poll(head=head, current=False, span=span)
+                return Poll(head=head, head_time=newest.time, current=False, span=span)
         provisional = await self._after(max(first, confirmed + 1), head)
-        return Poll(head=head, current=True, span=span, provisional=provisional)
+        return Poll(head=head, head_time=newest.time, current=True, span=span, provisional=provisional)
 
     async def _span(self, first: int, last: int, *, logs_max: int) -> Span | None:
         """None when the chain moved, or an endpoint fell behind, while it was read."""

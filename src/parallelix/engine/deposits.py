@@ -77,7 +77,9 @@ class Deposits(State):
             )
         heard_at, stale_ms = self.mirror.heard_at, self.settings.chain_stale_ms
         if not heard_at or self._now - heard_at > stale_ms:
-            since = f"for {(self._now - heard_at) // 1000} s, at most {stale_ms // 1000} s" if heard_at else "yet"
+            since = (
+                f"of the last {(self._now - heard_at) // 1000} s, at most {stale_ms // 1000} s" if heard_at else "yet"
+            )
             return Refused(
                 code="chain_unreachable",
                 message=f"nothing was heard of the chain {since}, so a withdrawal could go unseen; try again later",

@@ -115,9 +115,10 @@ class ChainSpan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChainProvisional(msgspec.Struct, frozen=True, kw_only=True):
-    """The newest block, and the withdrawals in wei that accounts ask for in blocks not confirmed yet."""
+    """The newest block, its Unix second, and the wei that accounts ask to withdraw in blocks not confirmed yet."""
 
     block: int
+    time: int
     asked: dict[str, int]
 
 

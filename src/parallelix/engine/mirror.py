@@ -178,7 +178,8 @@ class VaultAccount:
 
 @dataclass(slots=True)
 class Mirror:
-    """`heard_at` is when the newest block was last told of, in Unix milliseconds; 0 until then after each start."""
+    """`heard_at` is the time of the newest block that was told of, in Unix milliseconds, but never to come; 0 until
+    then after each start."""
 
     cursor: Cursor | None = None
     accounts: dict[str, VaultAccount] = field(default_factory=dict[str, VaultAccount])

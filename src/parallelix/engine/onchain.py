@@ -76,7 +76,8 @@ class OnChain(Nodes):
 
     def _chain_provisional(self, event: events.ChainProvisional) -> Answer:
         self.mirror.asked, self.mirror.head_block = event.asked, event.block
-        self.mirror.heard_at = self._now
+        # An endpoint that lost its peers shows the same block for ever, and none of the requests after it.
+        self.mirror.heard_at = min(self._now, event.time * 1000)
         return None
 
     # Halts ------------------------------------------------------------------------------------------------------------

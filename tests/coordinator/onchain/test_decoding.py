@@ -109,7 +109,8 @@ def test_a_number_that_no_contract_of_ours_could_come_to_is_refused(field: str, 
 def test_of_requests_that_are_not_confirmed_the_largest_of_each_account_counts() -> None:
     asked = [(ANN, 5), (BOB, 2), (ANN, 9), (ANN, 1)]
 
-    assert decoding.chain_provisional(
-        12, [happened(vault.WithdrawalRequested(account=who, amount=wei, available_at=AT)) for who, wei in asked]
-    ) == events.ChainProvisional(block=12, asked={ANN: 9, BOB: 2})
-    assert decoding.chain_provisional(12, []) == events.ChainProvisional(block=12, asked={})
+    requests = [happened(vault.WithdrawalRequested(account=who, amount=wei, available_at=AT)) for who, wei in asked]
+    assert decoding.chain_provisional(12, requests, time=AT) == events.ChainProvisional(
+        block=12, time=AT, asked={ANN: 9, BOB: 2}
+    )
+    assert decoding.chain_provisional(12, [], time=AT) == events.ChainProvisional(block=12, time=AT, asked={})

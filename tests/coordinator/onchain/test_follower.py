@@ -20,7 +20,7 @@ from parallelix.chain.bindings.credit_vault import Deposited, Spend
 from parallelix.chain.bindings.execution_anchor import ExecutionAnchorCalls, ExecutionAnchorViews
 from parallelix.chain.bindings.node_registry_locker import NodeRegistered, UnstakeRequested
 from parallelix.coordinator.onchain import follower as follower_module
-from parallelix.coordinator.onchain.follower import RETRY_SECONDS_MAX
+from parallelix.coordinator.onchain.follower import RETRY_SECONDS_MAX, STILL_SECONDS
 from parallelix.engine.ledger import available
 
 Logs = list[dict[str, Any]]
@@ -357,6 +357,31 @@ async def test_an_endpoint_that_falls_behind_is_noted_once_and_thaws_nothing(sce
 
     assert len(scene.events("chain.behind")) == 1 and scene.halts == {}
     assert scene.engine.spendable_wei(scene.address("ann")) == 2 * TOKEN
+
+
+async def test_an_endpoint_that_shows_no_new_block_is_heard_of_no_more_and_the_log_says_so_once(
+    scene: Following,
+) -> None:
+    old_seconds = 1_700_000_000
+    scene.endpoint.twist = lambda method, parameters, result: (
+        {**result, "timestamp": hex(old_seconds)}
+        if method == "eth_getBlockByNumber" and parameters[0] == "latest"
+        else result
+    )
+    scene.world.mine(1)
+    for _ in range(3):
+        await scene.follower.turn()
+    assert scene.mirror.heard_at == old_seconds * 1000
+    assert scene.events("chain.still") == []
+    scene.seconds[0] += STILL_SECONDS
+    for _ in range(3):
+        await scene.follower.turn()
+    assert scene.events("chain.still") == [{"head": scene.world.head, "seconds": STILL_SECONDS}]
+    assert scene.halts == {}
+    scene.endpoint.be_honest()
+    scene.world.mine(1)
+    await scene.caught_up()
+    assert scene.mirror.heard_at > old_seconds * 1000
 
 
 async def test_an_endpoint_that_hangs_is_left_after_a_while(

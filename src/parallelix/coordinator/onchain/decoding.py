@@ -25,13 +25,14 @@ def chain_span(span: Span) -> ChainSpan:
     )
 
 
-def chain_provisional(head: int, happened: Iterable[Happened]) -> ChainProvisional:
-    """The largest request of each account: a smaller one after it, or its cancellation, may not come to stand."""
+def chain_provisional(head: int, happened: Iterable[Happened], *, time: int) -> ChainProvisional:
+    """`time` is the head's, in Unix seconds. The largest request of each account counts: a smaller one after it, or its
+    cancellation, may not come to stand."""
     asked: dict[Address, int] = {}
     for each in happened:
         if isinstance(each.event, credit_vault.WithdrawalRequested):
             asked[each.event.account] = max(asked.get(each.event.account, 0), each.event.amount)
-    return ChainProvisional(block=head, asked=asked)
+    return ChainProvisional(block=head, time=time, asked=asked)
 
 
 def fact_of(happened: Happened, *, at: int) -> ChainFact:

@@ -31,6 +31,8 @@ from parallelix.points import reached
 
 RETRY_SECONDS_MAX = 60.0
 """Between tries while something is wrong: five blocks of Ethereum."""
+STILL_SECONDS = 180.0
+"""Fifteen blocks of Ethereum; one that shows none for so long has probably lost its peers."""
 SLICE_ENTRIES = 100
 """Accounts and nodes that a turn compares: at most 300 questions, some seconds for a hosted endpoint."""
 Source: TypeAlias = Literal["span", "books"]
@@ -73,6 +75,9 @@ class Follower:
         self._failures = 0
         self._failed = ""
         self._behind = False
+        self._head = -1
+        self._head_since = 0.0
+        self._still = False
         self._doubts: dict[Source, ChainDoubted] = {}
         self._told: set[Part] = set()
         self._round: deque[Address | int] = deque()
@@ -99,6 +104,7 @@ class Follower:
     async def _advance(self) -> bool:
         """Whether there is more to read at once."""
         poll = await self._watcher.poll(whole=self._whole)
+        self._note_still(poll)
         if poll.span is not None and not await self._took(poll, poll.span):
             return True
         if poll.span is None and not poll.current:
@@ -108,7 +114,7 @@ class Follower:
         self._behind = False
         if not poll.current:
             return True
-        await self._coordinator.settle(decoding.chain_provisional(poll.head, poll.provisional))
+        await self._coordinator.settle(decoding.chain_provisional(poll.head, poll.provisional, time=poll.head_time))
         await self._compare_slice()
         return False
 
@@ -170,6 +176,15 @@ class Follower:
         if not self._behind:
             self._behind = True
             self._coordinator.log("chain.behind", {"head": poll.head, "next": self._watcher.next_block})
+
+    def _note_still(self, poll: Poll) -> None:
+        """Once: the engine believes no block to be the newest that is long past, and somebody should know why."""
+        now = self._clock()
+        if poll.head != self._head:
+            self._head, self._head_since, self._still = poll.head, now, False
+        elif not self._still and now - self._head_since >= STILL_SECONDS:
+            self._still = True
+            self._coordinator.log("chain.still", {"head": poll.head, "seconds": round(now - self._head_since)})
 
     # What cannot be believed ------------------------------------------------------------------------------------------
 
