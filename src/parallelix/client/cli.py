@@ -262,7 +262,8 @@ def receipt_verify(
 ) -> int:
     """Verify a receipt, check by check: a file without any network, an id with what the coordinator publishes; with
     --deployment and --rpc, its batch by the chain alone."""
-    from parallelix.client.commands.receipts import Chain, verify
+    from parallelix.client.commands.asking import Chain
+    from parallelix.client.commands.receipts import verify
 
     chain = None if deployment is None else Chain(deployment=deployment, rpc=rpc, confirmations=confirmations)
     return verify(

@@ -13,6 +13,7 @@ import msgspec
 from parallelix import private_files
 from parallelix.client import amounts, answers, kept
 from parallelix.client import config as configs
+from parallelix.client.commands.asking import Chain
 from parallelix.client.commands.extras import needing
 from parallelix.client.commands.opening import asked, moment
 from parallelix.client.errors import EXIT_UNVERIFIED, FileRefused
@@ -54,15 +55,6 @@ def show(console: Console, request_id: str, *, url: str) -> None:
     console.pair("signed by", receipt.coordinator)
     console.remark(f"keep it: parallelix receipt show {record.request_id} --json > receipt.json")
     console.value(receipt)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chain:
-    """Which chain to ask for a batch, and how many blocks have to lie above it."""
-
-    deployment: Path
-    rpc: str
-    confirmations: int
 
 
 def verify(

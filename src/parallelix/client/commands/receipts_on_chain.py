@@ -8,8 +8,8 @@ from parallelix.chain import anchored
 from parallelix.chain.anchored import ANCHOR, OnChain
 from parallelix.chain.deployment_file import Deployment
 from parallelix.client.answers import AnchoredAnswer
+from parallelix.client.commands.asking import Chain
 from parallelix.client.commands.on_chain import deployment_of, ended, on_chain, require_rpc
-from parallelix.client.commands.receipts import Chain
 from parallelix.protocol.errors import Malformed
 from parallelix.protocol.receipts import Check, Receipt
 from parallelix.terminal import Console
