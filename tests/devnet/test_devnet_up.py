@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -19,7 +20,8 @@ from typer.testing import CliRunner
 
 import services
 from parallelix.client.cli import app as parallelix
-from parallelix.devnet.cli import ChainAnswer, UpAnswer, app, what_to_try
+from parallelix.devnet.cli import ChainAnswer, UpAnswer, api_key, app, what_to_try
+from parallelix.devnet.network import Network, Plan, Seat
 
 UP = [sys.executable, "-m", "parallelix.devnet.cli", "up"]
 
@@ -132,11 +134,31 @@ def test_a_network_on_a_chain_answers_survives_its_coordinator_and_goes_on_anoth
         assert ask(again)["usage"]["completion_tokens"] > 0
 
 
-@pytest.mark.slow
-def test_a_network_without_a_chain_answers_too(tmp_path: Path) -> None:
-    with up(tmp_path, "--nodes", "1", "--no-chain") as answer:
-        assert answer["chain"] is None
-        assert ask(answer)["usage"]["completion_tokens"] > 0
+async def test_without_a_chain_the_key_is_granted_and_kept(tmp_path: Path) -> None:
+    network = Network(Plan(folder=tmp_path, catalogue="", node_command=no_node, node_count=1, settings={}))
+    network.prepare()
+
+    given = await api_key(network)
+
+    assert await api_key(network) == given == (tmp_path / "api-key").read_text().strip()
+    stored = sqlite3.connect(tmp_path / "coordinator" / "coordinator.db").execute("SELECT kind FROM commands")
+    assert sorted(kind for (kind,) in stored) == ["grant", "key"]
+
+
+def test_without_a_chain_no_anvil_is_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ANVIL_BIN", "/nowhere/anvil")
+    (tmp_path / "file").touch()
+
+    code = app(["up", "--no-chain", "--folder", str(tmp_path / "file")], standalone_mode=False)
+
+    told = capsys.readouterr().err
+    assert code == 1 and "ANVIL_BIN" not in told and str(tmp_path / "file") in told
+
+
+def no_node(seat: Seat) -> list[str]:
+    raise AssertionError(seat)
 
 
 def ask(answer: dict[str, Any]) -> dict[str, Any]:

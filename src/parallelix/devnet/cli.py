@@ -49,6 +49,7 @@ CHAIN_SETTINGS = {
     "chain_poll_seconds": 1.0,
     "settle_seconds": 20.0,
     "liveness_seconds": 20.0,
+    "online_after_slots": 1,
 }
 API_KEY_FILE = "api-key"
 LOOK_SECONDS = 0.5
@@ -154,9 +155,9 @@ async def _up(console: Console, plan: Plan) -> int:
     console.heading(f"ParalleliX devnet: {what} and {_count(plan.node_count)} on this machine")
     try:
         await _start(console, network)
-        api_key = await _api_key(network)
-        await network.accepts(api_key)
-        _tell(console, network, api_key)
+        secret = await api_key(network)
+        await network.accepts(secret)
+        _tell(console, network, secret)
         await _watch(console, network)
     except asyncio.CancelledError:
         console.clear_live()
@@ -182,7 +183,7 @@ async def _start(console: Console, network: Network) -> None:
     console.clear_live()
 
 
-async def _api_key(network: Network) -> str:
+async def api_key(network: Network) -> str:
     """The one that the folder has, else a new one with credits."""
     path = network.plan.folder / API_KEY_FILE
     with contextlib.suppress(FileNotFoundError):
@@ -195,7 +196,7 @@ async def _api_key(network: Network) -> str:
     return secret
 
 
-def _tell(console: Console, network: Network, api_key: str) -> None:
+def _tell(console: Console, network: Network, secret: str) -> None:
     coordinator = network.coordinator
     assert coordinator is not None
     console.done(f"coordinator {network.url} · pid {coordinator.pid}")
@@ -209,13 +210,13 @@ def _tell(console: Console, network: Network, api_key: str) -> None:
     console.fact("API page", f"{network.url}/schema", label_columns=LABEL_COLUMNS)
     console.fact("files", str(network.plan.folder), label_columns=LABEL_COLUMNS)
     console.plain("")
-    for line in what_to_try(network.url, api_key, _chain_answer(network)):
+    for line in what_to_try(network.url, secret, _chain_answer(network)):
         console.plain(line)
     console.plain("")
     console.value(
         UpAnswer(
             url=network.url,
-            api_key=api_key,
+            api_key=secret,
             model=MODEL,
             folder=str(network.plan.folder),
             coordinator_pid=coordinator.pid,

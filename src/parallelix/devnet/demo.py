@@ -63,6 +63,7 @@ SETTINGS = {
     "chain_poll_seconds": 0.25,
     "settle_seconds": 5.0,
     "liveness_seconds": 3.0,
+    "online_after_slots": 1,
     "reconcile_seconds": 10.0,
     "heartbeat_seconds": 1.0,
     # Long beside a heartbeat, so that a busy machine does not take a slow node for a dead one.
