@@ -38,10 +38,31 @@ KEYS_MAX = 64
 """Usable ones of one account, and as many that are over and still listed."""
 CONTRACTS_ASKED_MAX = 4
 """Questions to the chain at once on behalf of whoever names an address; the endpoint is there for more than that."""
+CONTRACTS_ASKED_A_MINUTE = 30
+"""On behalf of accounts with credits, and as often for all others. A wrong signature, which costs nothing, has the
+chain asked; an endpoint that counts questions must have some left for the blocks, or no deposit can be spent."""
 FORGET_SLICE = 500
 """Ended sessions that one call clears away."""
 
 assert SESSION_SECONDS > NONCE_SECONDS
+
+
+class _Allowance:
+    """A minute's worth of questions, which comes back as time passes."""
+
+    def __init__(self) -> None:
+        self._left = float(CONTRACTS_ASKED_A_MINUTE)
+        self._at = 0
+
+    def take(self, now: int) -> float:
+        """Takes one at Unix millisecond `now`, which never goes back; gives 0, or the seconds to wait."""
+        most = float(CONTRACTS_ASKED_A_MINUTE)
+        self._left = min(most, self._left + (now - self._at) * most / 60_000)
+        self._at = now
+        if self._left < 1:
+            return (1 - self._left) * 60 / most
+        self._left -= 1
+        return 0.0
 
 
 class Accounts:
@@ -49,6 +70,8 @@ class Accounts:
         self._coordinator = coordinator
         self._nonces = Nonces(coordinator.secrets.nonce_key)
         self._asking = 0
+        self._allowances = {True: _Allowance(), False: _Allowance()}
+        """By whether the account has credits."""
         self._latest = 0
         self._sessions: dict[bool, deque[ApiKey]] = {True: deque(), False: deque()}
         """By whether the account had credits when it signed in, in the order in which they end."""
@@ -100,13 +123,25 @@ class Accounts:
                 code="overloaded",
                 retry_after_seconds=1.0,
             )
+        wait_seconds = self._allowances[self._has_credits(message.address)].take(self._time())
+        if wait_seconds:
+            raise errors.Unavailable(
+                f"wallets that are contracts were asked {CONTRACTS_ASKED_A_MINUTE} times in a minute, the most; wait, "
+                "or sign in with a key",
+                code="overloaded",
+                retry_after_seconds=wait_seconds,
+            )
         # Needs the chain's libraries, which a coordinator on no chain may lack.
         from parallelix.chain import contract_wallets
         from parallelix.chain.errors import ChainUnreachable
 
         self._asking += 1
         try:
-            return await contract_wallets.has_signed(rpc, message.address, personal_hash(message.text), signature)
+            digest = personal_hash(message.text)
+            for each in (rpc, self._coordinator.check_rpc):
+                if each is not None and not await contract_wallets.has_signed(each, message.address, digest, signature):
+                    return False
+            return True
         except ChainUnreachable as error:
             raise errors.Unavailable(
                 "the chain cannot be asked for a wallet that is a contract now; try again, or sign in with a key",

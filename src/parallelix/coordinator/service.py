@@ -89,6 +89,8 @@ class Coordinator(Reading):
         self.sign_clearance: Callable[[effects.ClearanceGranted], ClearanceView] = _no_settler
         self.rpc: Rpc | None = None
         """The chain's endpoint, for reads; None where the network is on no chain."""
+        self.check_rpc: Rpc | None = None
+        """Where there is a second one, it must say the same."""
         self.stopping = False
         self.streams: set[asyncio.Task[Any]] = set()
         """The calls in which nodes are streaming."""

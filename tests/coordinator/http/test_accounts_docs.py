@@ -46,6 +46,7 @@ def test_every_refusal_of_a_sign_in_stands_in_the_table(code: str) -> None:
         f"at most {accounts.KEYS_MAX} usable keys",
         f"at most {accounts.SESSIONS_OPEN_MAX} sessions open",
         f"After {accounts.SESSIONS_OF_ACCOUNT_MAX} sign-ins in an hour",
+        f"asked {accounts.CONTRACTS_ASKED_A_MINUTE} times a minute",
         f"share {accounts.STRANGERS_MAX:,} sessions",
         f"younger than {sign_in.NONCE_SECONDS // 60} minutes",
     ],

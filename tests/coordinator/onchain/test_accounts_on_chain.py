@@ -18,10 +18,12 @@ from hypothesis import strategies as st
 from wallet_scene import asked_nonce, bearer, message_of, signed
 
 from bench.chain_world import TOKEN, ChainWorld
+from lying_endpoint import endpoint_of
 from parallelix import private_files
 from parallelix.chain import contract_wallets
 from parallelix.chain.bindings.credit_vault import CreditVaultViews
 from parallelix.client import cli
+from parallelix.coordinator import accounts
 from parallelix.coordinator.accounts import CONTRACTS_ASKED_MAX
 from parallelix.coordinator.http.app import build_app
 from parallelix.coordinator.http.server import Server
@@ -160,6 +162,41 @@ async def test_a_wallet_that_is_a_contract_signs_in_by_its_own_word(
         (taken,) = [answer for answer in answers if answer.status_code == 201]
         assert taken.json()["account"] == address
         assert [answer.json()["error"] for answer in answers if answer is not taken] == ["used_nonce"] * 3
+
+
+async def test_whoever_sends_wrong_signatures_has_the_chain_asked_so_often_a_minute_and_no_more(
+    staked_world: ChainWorld, node: HandNode, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accounts, "CONTRACTS_ASKED_A_MINUTE", 3)
+    async with chained(staked_world, folder, node) as scene, surface(scene) as http:
+        ann = wallet_of(staked_world, "ann")
+
+        async def refusal(address: str) -> tuple[int, str]:
+            body = {"message": message_of(await asked_nonce(http), address).text, "signature": "0x" + "07" * 65}
+            answer = await http.post("/v1/auth/sign-in", json=body)
+            return answer.status_code, answer.json()["error"]
+
+        refused = [await refusal(NodeKey.generate().address) for _ in range(5)]
+        assert refused == [(401, "wrong_signer")] * 3 + [(503, "overloaded")] * 2
+        assert await refusal(ann.address) == (401, "wrong_signer")
+        assert await token_of(http, NodeKey.generate())
+
+
+async def test_a_contract_signs_in_only_where_both_endpoints_say_so(
+    staked_world: ChainWorld, node: HandNode, folder: Path
+) -> None:
+    async with (
+        endpoint_of(staked_world.anvil.url) as liar,
+        chained(staked_world, folder, node, rpc_url=liar.url, rpc_check_url=staked_world.anvil.url) as scene,
+        surface(scene) as http,
+    ):
+        liar.twist = lambda method, parameters, result: (
+            "0x1626ba7e" + "00" * 28 if "1626ba7e" in str(parameters) else result
+        )
+        victim = message_of(await asked_nonce(http), wallet_of(staked_world, "ann").address).text
+        body = {"message": victim, "signature": "0x" + "07" * 65}
+        answer = await http.post("/v1/auth/sign-in", json=body)
+        assert (answer.status_code, answer.json()["error"]) == (401, "wrong_signer")
 
 
 @settings(max_examples=50)

@@ -110,7 +110,7 @@ class ChainSide:
         coordinator.sign_clearance = clearing.sign
         coordinator.contracts = {name: entry.address for name, entry in self.deployment.contracts.items()}
         coordinator.vault_address = self.deployment.address(VAULT)
-        coordinator.rpc = self.rpc
+        coordinator.rpc, coordinator.check_rpc = self.rpc, self.check_rpc
         return [
             lambda: self._follow(coordinator),
             anchoring.run,
