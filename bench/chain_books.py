@@ -174,6 +174,40 @@ def read_ledger(store_url: str, *, whole: bool = True) -> LedgerSide:
         )
 
 
+@dataclass(kw_only=True)
+class _Told:
+    """What the logs of vault and anchor say, in all blocks up to `until`."""
+
+    until: int
+    moved: dict[tuple[Movement, str], int] = field(default_factory=dict[tuple[Movement, str], int])
+    anchored: dict[int, str] = field(default_factory=dict[int, str])
+    accounts: set[str] = field(default_factory=set[str])
+
+    def copied(self) -> _Told:
+        return _Told(
+            until=self.until, moved=dict(self.moved), anchored=dict(self.anchored), accounts=set(self.accounts)
+        )
+
+    def add(self, world: ChainWorld, first: int, last: int) -> None:
+        vault, anchor = world.vault.address, world.deployed.address("ExecutionAnchor")
+        for log in logs_of(world, [vault, anchor], first, last) if first <= last else ():
+            event = read_log(log, _VAULT_EVENTS if log.address.lower() == vault.lower() else _ANCHOR_EVENTS)
+            event_id = f"{log.transaction_hash}:{log.log_index}"
+            match event:
+                case credit_vault.Deposited():
+                    self.moved["in", event_id] = event.amount
+                    self.accounts.add(event.account)
+                case credit_vault.Withdrawn():
+                    self.moved["out", event_id] = event.amount
+                case credit_vault.SpendSettled():
+                    self.moved["settled", event_id] = event.amount
+                case execution_anchor.BatchAnchored():
+                    self.anchored[event.number] = to_hex(event.merkle_root)
+                case _:
+                    pass
+        self.until = max(self.until, last)
+
+
 class ChainReader:
     """Reads a chain again and again; blocks that no reorg reaches any more are looked at once."""
 
@@ -181,6 +215,7 @@ class ChainReader:
         self._world = world
         self._final_after = final_after
         self._looked_to = world.deployed.first_block - 1
+        self._told = _Told(until=self._looked_to)
         self._final: list[RoleTransaction] = []
 
     def beside(self, store_url: str) -> Agreement:
@@ -195,36 +230,27 @@ class ChainReader:
     def at(self, block: int, accounts: Iterable[str], sent: list[RoleTransaction]) -> ChainSide:
         """The contracts as of `block`, and what roles have sent."""
         world = self._world
-        vault, anchor = world.vault.address, world.deployed.address("ExecutionAnchor")
-        logs = logs_of(world, [vault, anchor], world.deployed.first_block, block)
-        moved: defaultdict[tuple[Movement, str], int] = defaultdict(int)
-        anchored: dict[int, str] = {}
-        everybody = set(accounts)
-        for log in logs:
-            event = read_log(log, _VAULT_EVENTS if log.address.lower() == vault.lower() else _ANCHOR_EVENTS)
-            event_id = f"{log.transaction_hash}:{log.log_index}"
-            match event:
-                case credit_vault.Deposited():
-                    moved["in", event_id] += event.amount
-                    everybody.add(event.account)
-                case credit_vault.Withdrawn():
-                    moved["out", event_id] += event.amount
-                case credit_vault.SpendSettled():
-                    moved["settled", event_id] += event.amount
-                case execution_anchor.BatchAnchored():
-                    anchored[event.number] = to_hex(event.merkle_root)
-                case _:
-                    pass
+        vault = world.vault.address
+        told = self._told_until(block)
+        everybody = {*accounts, *told.accounts}
         return ChainSide(
             block=block,
             block_hash=world.block(block)["hash"],
             total_deposits_wei=world.asks([(vault, _TOTAL_DEPOSITS, ())], block=block)[0],
             accounts=self._accounts(sorted(everybody), block),
-            moved=dict(moved),
+            moved=told.moved,
             nodes=self._nodes(block),
-            anchored=anchored,
+            anchored=told.anchored,
             role_transactions=sent,
         )
+
+    def _told_until(self, block: int) -> _Told:
+        world = self._world
+        final = max(self._told.until, min(block, world.head - self._final_after))
+        self._told.add(world, self._told.until + 1, final)
+        told = self._told.copied()
+        told.add(world, final + 1, block)
+        return told
 
     def _accounts(self, accounts: list[str], block: int) -> dict[str, VaultAccount]:
         vault, views = self._world.vault.address, (_DEPOSITS, _SETTLED_OF, _NONCES)
