@@ -125,12 +125,15 @@ class Circle:
         """All that comes after the answers: `stays` and `leaves` are seats of honest nodes that run, `removed` that of
         one that the coordinator gives no more work."""
         impostor = self._start_impostor(stays)
-        await self._is_anchored(found)
-        await self._receipts_hold(found)
-        await self._is_settled(found)
-        await self._earn((stays, leaves), removed)
-        await self._claims(leaves)
-        await self._is_turned_away(impostor)
+        try:
+            await self._is_anchored(found)
+            await self._receipts_hold(found)
+            await self._is_settled(found)
+            await self._earn((stays, leaves), removed)
+            await self._claims(leaves)
+            await self._is_turned_away(impostor)
+        finally:
+            await impostor.stopped()
         await self._leaves(leaves)
         await self._takes_its_stake(leaves)
         await self._takes_the_rest(found)
@@ -197,11 +200,13 @@ class Circle:
     async def _receipts_hold(self, found: Evidence) -> None:
         self._console.live("verifying receipts from the chain")
         receipts = list(found.receipts.values())
+        batch = receipts[0].batch
+        if batch is None:
+            raise CircleBroken("no batch of the first receipt was confirmed in time")
         proven = [await self._is_proven(receipt) for receipt in receipts]
         first, second = receipts[0], receipts[1]
         record = msgspec.structs.replace(first.record, result_hash=second.record.result_hash)
-        assert first.batch is not None
-        unanchored = msgspec.structs.replace(first.batch, number=first.batch.number + 1_000)
+        unanchored = msgspec.structs.replace(batch, number=batch.number + 1_000)
         tampered = {
             "a receipt whose record was altered": msgspec.structs.replace(first, record=record),
             "a receipt with another one's proof": msgspec.structs.replace(first, proof=second.proof),
@@ -225,6 +230,8 @@ class Circle:
         return code == 0
 
     async def _is_proven(self, receipt: Receipt) -> bool:
+        if receipt.batch is None:
+            return False
         deployment = self._chain.deployment
         said = await anchored.look_up(self._rpc, deployment, receipt, confirmations=CONFIRMATIONS)
         return said.confirmed and said.verified
@@ -332,10 +339,7 @@ class Circle:
         return Child("impostor", command, output=home.with_suffix(".out"), environment=environment)
 
     async def _is_turned_away(self, impostor: Child) -> None:
-        try:
-            await self._until("the impostor ends", _is_over(impostor))
-        finally:
-            await impostor.stopped()
+        await self._until("the impostor ends", _is_over(impostor))
         holds = {"it ended in order": impostor.exit_code == 0}
         controls = {"a node with another key than the registered one": "key_mismatch" in impostor.tail()}
         text = "a node with a key that nobody staked for was turned away: key_mismatch"
