@@ -287,6 +287,20 @@ def test_who_owes_most_is_settled_first(world: ChainWorld) -> None:
     assert world.engine.settlement_entries(2) == ((BOB, large), (ALICE, small))
 
 
+def test_of_those_that_owe_whoever_can_leave_with_most_of_it_is_settled_first(world: ChainWorld) -> None:
+    world.fund(10 * HOLD, BOB)
+    small = world.charge(ALICE, tokens=10)
+    large = world.charge(BOB, tokens=100)
+    world.confirm(request_withdrawal(ALICE, 1))
+    assert world.engine.settlement_entries(1) == ((ALICE, small),)
+    world.confirm(request_withdrawal(BOB, 2))
+    assert world.engine.settlement_entries(1) == ((BOB, large),)
+    world.confirm(request_withdrawal(ALICE, 10 * HOLD))
+    assert world.engine.settlement_entries(1) == ((ALICE, small),)
+    assert world.engine.settlement_entries(2, least_wei=small + 1) == ((BOB, large),)
+    assert len(world.engine.settlement_entries(2, least_wei=small)) == 2
+
+
 def test_batches_begin_at_one_because_the_contract_begins_with_an_empty_one(world: ChainWorld) -> None:
     assert world.engine.recorder.batches_closed == 0
     world.charge()

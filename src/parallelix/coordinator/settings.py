@@ -70,6 +70,10 @@ class CoordinatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
     """Blocks on top of one that is believed."""
     chain_poll_seconds: Annotated[float, Meta(ge=0.05, le=60)] = 4.0
     settle_seconds: Annotated[float, Meta(ge=0.1, le=DAY_SECONDS)] = 600.0
+    settle_prlx_min: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0
+    """An account that owes less is settled once within the withdrawal delay. Settling it costs the settler near 20,000
+    gas, however little it is: on a chain where gas has a price whoever spends next to nothing from many accounts would
+    have us pay that every `settle_seconds`."""
     liveness_seconds: Annotated[float, Meta(ge=0.1, le=DAY_SECONDS)] = 600.0
     reconcile_seconds: Annotated[float, Meta(ge=0.1, le=DAY_SECONDS)] = 600.0
     """How often every balance and every node is compared with the contracts' views."""

@@ -47,12 +47,16 @@ class Deposits(State):
             return self.settings.default_daily_limit_wei
         return books.limit_wei
 
-    def settlement_entries(self, limit: int) -> tuple[tuple[str, int], ...]:
-        """(account, wei spent since its first deposit) of at most `limit` accounts with something to settle, those
-        that owe most first."""
+    def settlement_entries(self, limit: int, *, least_wei: int = 1) -> tuple[tuple[str, int], ...]:
+        """(account, wei spent since its first deposit) of at most `limit` accounts that owe `least_wei` and more: those
+        first whose withdrawals would take most of what they owe, then those that owe most."""
         owing = {account: self.ledger.balance_wei(spent(account)) for account in self._owing}
         self._owing = {account for account, owed_wei in owing.items() if owed_wei}
-        chosen = heapq.nlargest(limit, self._owing, key=lambda account: (owing[account], account))
+
+        def urgency(account: str) -> tuple[int, int, str]:
+            return min(owing[account], self.mirror.frozen_wei(account)), owing[account], account
+
+        chosen = heapq.nlargest(limit, (each for each in self._owing if owing[each] >= least_wei), key=urgency)
         return tuple((account, self.mirror.accounts[account].settled_wei + owing[account]) for account in chosen)
 
     def clearable_wei(self, account: str) -> int:

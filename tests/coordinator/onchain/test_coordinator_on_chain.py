@@ -17,6 +17,7 @@ from parallelix.chain.abi import Call, Function
 from parallelix.chain.bindings.credit_vault import CreditVaultViews
 from parallelix.chain.bindings.execution_anchor import ExecutionAnchorCalls, ExecutionAnchorViews
 from parallelix.coordinator import errors, local
+from parallelix.coordinator.onchain import settling
 from parallelix.engine.ledger import available, cleared, spent
 from parallelix.protocol.encoding import to_hex
 from parallelix.protocol.records import Batch
@@ -188,8 +189,49 @@ async def test_what_the_vault_cuts_short_is_said_and_not_sent_over_and_over(
         assert len(scene.all_told("settle.refused")) == 1
 
 
-def _pause(world: ChainWorld) -> Call:
-    return Call(to=world.vault.address, function=Function("pause", ()), arguments=())
+async def test_what_was_refused_while_the_vault_was_paused_is_settled_soon_after(
+    staked_world: ChainWorld, node: HandNode, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settling, "REFUSED_SECONDS", 0.2)
+    async with chained(staked_world, folder, node, settle_seconds=0.1) as scene:
+        await scene.executed()
+        staked_world.do(staked_world.roles["owner"], _pause(staked_world))
+        await scene.until_told("settle.refused")
+        staked_world.do(staked_world.roles["owner"], _pause(staked_world, "unpause"))
+        await scene.until(lambda: scene.transactions("settler") == 1 and not balance(scene, spent))
+
+
+async def test_who_owes_next_to_nothing_has_nobody_pay_for_gas_again_and_again(
+    staked_world: ChainWorld, node: HandNode, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settling, "SMALL_PER_DELAY", 1e-6)
+    async with chained(staked_world, folder, node, settle_seconds=0.1, settle_prlx_min=1) as scene:
+
+        async def blocks_pass() -> None:
+            block = scene.block
+            await scene.until(lambda: scene.block > block + 20)
+
+        await scene.executed()
+        await blocks_pass()
+        once = scene.transactions("settler")
+        assert once <= 1
+        scene.do("ann", staked_world.vault.request_withdrawal(1))
+        await scene.executed()
+        await scene.until(lambda: balance(scene, spent))
+        await blocks_pass()
+        assert scene.transactions("settler") == once
+
+
+def test_what_the_vault_cut_short_is_asked_again_when_its_day_begins() -> None:
+    said = settling.Said(cumulative_wei=5, again_at=100.0, day=7)
+    assert said.covers(5, now=99.0, day=7)
+    assert not said.covers(6, now=99.0, day=7)
+    assert not said.covers(5, now=100.0, day=7)
+    assert not said.covers(5, now=99.0, day=8)
+
+
+def _pause(world: ChainWorld, name: str = "pause") -> Call:
+    return Call(to=world.vault.address, function=Function(name, ()), arguments=())
 
 
 async def test_a_clearance_freezes_its_amount_and_pays_it_out_on_the_chain(

@@ -114,7 +114,12 @@ class ChainSide:
         return [
             lambda: self._follow(coordinator),
             anchoring.run,
-            Settling(coordinator, outbox, address=self.deployment.address(VAULT)).run,
+            Settling(
+                coordinator,
+                outbox,
+                address=self.deployment.address(VAULT),
+                withdrawal_delay_seconds=self.deployment.parameters.withdrawal_delay_seconds,
+            ).run,
             Reporting(
                 coordinator,
                 outbox,
