@@ -161,6 +161,7 @@ def test_make_help_lists_what_a_developer_types() -> None:
         "docs",
         "crash",
         "canary",
+        "chain-faults",
         "fuzz-api",
         "contracts",
     } <= described.keys()
