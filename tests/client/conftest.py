@@ -23,7 +23,8 @@ from parallelix.node.runtimes import base
 
 @pytest.fixture(autouse=True)
 def plain_world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("NO_COLOR", "FORCE_COLOR", "PARALLELIX_URL", "PARALLELIX_API_KEY", "http_proxy", "all_proxy"):
+    ours = ("URL", "API_KEY", "DEPLOYMENT", "RPC_URL", "RPC", "KEY_FILE")
+    for name in ("NO_COLOR", "FORCE_COLOR", "http_proxy", "all_proxy", *(f"PARALLELIX_{each}" for each in ours)):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("TERM", "xterm-256color")

@@ -164,6 +164,23 @@ async def test_login_tries_the_key_and_stores_it_where_only_its_owner_reads_it(
 
 
 @on_the_shared_network
+async def test_login_goes_to_the_coordinator_that_the_environment_names(
+    network: Network, signed_in: str, operating: Operating, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored('url = "https://one.example/api"\n')
+    monkeypatch.setenv("PARALLELIX_URL", network.url)
+    assert matches_schema("login", (await operating("login", "--json", stdin=signed_in)).out)["url"] == network.url
+    assert configs.load_file().url == network.url
+
+
+@pytest.mark.parametrize("command", ["wallet deposit", "records verify", "keys revoke", "chain show"])
+def test_a_missing_argument_names_the_help_of_its_own_command(operate: Operate, command: str) -> None:
+    printed = operate(*command.split(), "--json")
+    assert (printed.code, printed.error["error"]) == (2, "client.usage")
+    assert printed.error["message"].endswith(f"; see parallelix {command} --help")
+
+
+@on_the_shared_network
 async def test_a_key_that_is_refused_is_not_stored(network: Network, operating: Operating) -> None:
     printed = await operating("login", "--url", network.url, "--json", stdin="prlx_nobody")
     assert (printed.code, printed.error["error"]) == (3, "invalid_api_key")

@@ -67,6 +67,15 @@ async def test_what_may_be_repeated_is_repeated_and_never_sooner_than_asked() ->
     assert all(seconds <= 4 for seconds in pauses.seconds[1:])
 
 
+async def test_whoever_waits_is_told_why() -> None:
+    script = Script(refusal(503, "vault_halted"), httpx.ConnectError("refused"), account())
+    told: list[str] = []
+    async with Client(URL, "prlx_x", transport=script, sleep=Pauses(), told=told.append) as client:
+        await client.account()
+    assert told[0].startswith("vault_halted: ")
+    assert told[1] == f"{URL} does not answer yet"
+
+
 async def test_a_refusal_that_would_come_again_is_not_repeated() -> None:
     for status in (400, 401, 402, 404, 409, 422, 500):
         script = Script(refusal(status, "some_code"))

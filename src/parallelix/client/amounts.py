@@ -23,6 +23,11 @@ def shown(wei: str | int) -> str:
     return f"{sign}{whole}{'.' if digits else ''}{digits} PRLX"
 
 
+def typed(wei: int) -> str:
+    """`1.25prlx`: one word that `read` takes."""
+    return shown(wei).replace(" ", "").lower()
+
+
 def read(text: str, *, name: str) -> int:
     """Wei, from `100prlx`, `0.5 PRLX` or `5000wei`. Raises `ConfigRefused`, also for a bare number."""
     plain = text.replace("_", "").strip().lower()

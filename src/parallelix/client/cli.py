@@ -90,7 +90,13 @@ Budget = Annotated[str, typer.Option("--budget", metavar="AMOUNT", help="The mos
 Days = Annotated[int, typer.Option("--days", metavar="N", help="How long it is valid; 0: for ever.")]
 
 Deployment = Annotated[
-    Path | None, typer.Option("--deployment", metavar="FILE", help="The network's deployment file: ask its chain.")
+    Path | None,
+    typer.Option(
+        "--deployment",
+        metavar="FILE",
+        envvar="PARALLELIX_DEPLOYMENT",
+        help="The network's deployment file: ask its chain.",
+    ),
 ]
 Rpc = Annotated[
     str,
@@ -537,5 +543,7 @@ def _failed(console: Console, error: Exception) -> int:
     message = " ".join(str(describe()).split())
     if not message:
         return 0 if getattr(error, "exit_code", 0) == 0 else EXIT_USAGE
-    console.error("client.usage", f"{message[:1].lower()}{message[1:].rstrip('.?')}; see {PROGRAM} --help")
+    context: Any = getattr(error, "ctx", None)
+    command = PROGRAM if context is None else context.command_path
+    console.error("client.usage", f"{message[:1].lower()}{message[1:].rstrip('.?')}; see {command} --help")
     return EXIT_USAGE

@@ -36,7 +36,10 @@ SHOWN_CHARACTERS_MAX = 500
 
 
 class Connection:
-    """`sleep` is how it waits between tries, `transport` what carries the bytes; a test gives its own."""
+    """`sleep` is how it waits between tries, `transport` what carries the bytes; a test gives its own.
+
+    `told` hears why a call is made again, before each wait.
+    """
 
     def __init__(
         self,
@@ -46,10 +49,12 @@ class Connection:
         retry: Retry,
         transport: httpx.AsyncBaseTransport | None,
         sleep: Callable[[float], Awaitable[None]],
+        told: Callable[[str], None] | None = None,
     ) -> None:
         self.base_url = base_url_of(base_url)
         self.retry = retry
         self.sleep = sleep
+        self._told = told
         headers = {"accept-encoding": "identity", "user-agent": "parallelix"}
         if api_key:
             headers["authorization"] = f"Bearer {printable_key(api_key)}"
@@ -126,7 +131,7 @@ class Connection:
         seconds = series.next_seconds(error.retry_after_seconds or 0.0)
         if seconds is None:
             raise error
-        await self.sleep(seconds)
+        await self._wait(seconds, f"{error.code}: {error.message}")
 
     async def wait_after_break(self, series: Series, error: httpx.TransportError, *, may_repeat: bool = True) -> None:
         """Waits for the next try, or raises `Unreachable`."""
@@ -137,6 +142,11 @@ class Connection:
             raise Unreachable(
                 f"{self.base_url}: {_reason(error)}{tries}; see that it runs and that the URL is right"
             ) from error
+        await self._wait(seconds, f"{self.base_url} does not answer yet")
+
+    async def _wait(self, seconds: float, reason: str) -> None:
+        if self._told is not None:
+            self._told(reason)
         await self.sleep(seconds)
 
     async def _answer(self, response: httpx.Response) -> bytes:

@@ -41,7 +41,7 @@ class Client:
     """Use it as `async with Client(url, api_key) as client`. Every method may raise a `ClientError`.
 
     `base_url` is the API's, such as https://parallelix.io/api; plain http is taken for this machine only. Without an
-    `api_key` only what is public can be read.
+    `api_key` only what is public can be read. `told` hears why a call is made again, before each wait.
     """
 
     def __init__(
@@ -52,8 +52,11 @@ class Client:
         retry: Retry | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        told: Callable[[str], None] | None = None,
     ) -> None:
-        self._connection = Connection(base_url, api_key, retry=retry or Retry(), transport=transport, sleep=sleep)
+        self._connection = Connection(
+            base_url, api_key, retry=retry or Retry(), transport=transport, sleep=sleep, told=told
+        )
 
     @property
     def base_url(self) -> str:

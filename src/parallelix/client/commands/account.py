@@ -39,7 +39,7 @@ def login_by_wallet(console: Console, key_file: Path, *, name: str, days: int, u
 
 
 def _url_of(url: str) -> str:
-    return base_url_of(url or configs.load_file().url or configs.DEFAULT_URL)
+    return base_url_of(configs.load(url=url).url)
 
 
 def _store(console: Console, api_key: str, *, url: str, coordinator: str) -> None:

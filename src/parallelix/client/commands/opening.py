@@ -55,17 +55,16 @@ def asked_as(console: Console, ask: Callable[[Client], Awaitable[T]], *, key_fil
 
 
 def run(console: Console, ask: Callable[[Client], Awaitable[T]], chosen: configs.ClientConfig) -> T:
-    waited = False
+    last = ""
 
-    async def pause(seconds: float) -> None:
-        nonlocal waited
-        if not waited:
-            waited = True
-            console.note(f"{chosen.url} does not answer yet; trying again, Ctrl-C to stop")
-        await asyncio.sleep(seconds)
+    def told(reason: str) -> None:
+        nonlocal last
+        if reason != last:
+            last = reason
+            console.note(f"{reason}; trying again, Ctrl-C to stop")
 
     async def opened() -> T:
-        async with Client(chosen.url, chosen.api_key, sleep=pause) as client:
+        async with Client(chosen.url, chosen.api_key, told=told) as client:
             return await ask(client)
 
     try:

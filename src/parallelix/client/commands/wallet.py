@@ -226,7 +226,7 @@ def _withdraw_cleared(task: _Task, wanted_wei: int, url: str) -> int:
     try:
         view = asked_as(task.console, lambda client: client.clearance(wanted_wei), key_file=task.key_file, url=url)
     except ClientError:
-        task.console.note(f"without the coordinator: {PROGRAM} withdraw {amounts.shown(wanted_wei)!r} --alone")
+        task.console.note(f"without the coordinator: {PROGRAM} withdraw {amounts.typed(wanted_wei)} --alone")
         raise
     clearance, signature = _clearance_of(view, task.key_address, wanted_wei, deployment_of(task.deployment))
     task.console.remark(
