@@ -15,7 +15,7 @@ from parallelix.chain.bindings.prlx import PRLXCalls
 from parallelix.chain.deployment_file import Deployment
 from parallelix.chain.rpc import Rpc
 from parallelix.chain.wallet import Wallet
-from parallelix.node import cli, keys, state
+from parallelix.node import cli, keys, standing, state
 from parallelix.node.home import Home
 from parallelix.protocol.signing import NodeKey
 
@@ -28,7 +28,8 @@ KEY = NodeKey(bytes.fromhex("42" * 32))
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ethereum: Ethereum, deployment_path: Path) -> Home:
     """A node that has served as node 1."""
     monkeypatch.setenv("PARALLELIX_HOME", str(tmp_path / "node"))
-    monkeypatch.delenv("PARALLELIX_RPC", raising=False)
+    for name in standing.RPC_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
     made = Home(tmp_path / "node")
     made.root.mkdir(mode=0o700)
     made.node_key.touch(mode=0o600)

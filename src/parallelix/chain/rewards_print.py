@@ -28,6 +28,8 @@ def show(console: Console, table: RewardsTable) -> None:
         return
     console.heading(f"rewards on chain {table.chain_id}, as of block {table.block}, {moment(table.time)}")
     rows = {day: list(found) for day, found in groupby(sorted(table.rows, key=_place), key=lambda row: row.day)}
+    if not table.days:
+        console.note("nothing was paid on that day")
     for paid in table.days:
         _show_day(console, paid, rows.get(paid.day, []))
     _show_totals(console, table.totals)
@@ -80,6 +82,8 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 def _show_totals(console: Console, totals: tuple[Sum, ...]) -> None:
     console.heading("since the beginning")
+    if not totals:
+        console.note("this node was never reported online; `parallelix wallet earned NODE` says whether there is one")
     for each in totals:
         line = (
             f"earned {prlx(each.earned_wei)} PRLX · claimed {prlx(each.claimed_wei)} · "

@@ -74,7 +74,7 @@ COMMENTS = {
     "hours": "When to take work, local time, such as 22:00-06:00. Empty: always. Takes effect while running.",
     "pause": "A message here stops new work until it is empty again. Takes effect while running.",
     "deployment_file": "A file of `parallelix chain deploy`: with it and rpc_url, `status` asks the chain itself.",
-    "rpc_url": "An Ethereum JSON-RPC endpoint without a key in its URL; else PARALLELIX_RPC in the environment.",
+    "rpc_url": "An Ethereum JSON-RPC endpoint without a key in its URL; else PARALLELIX_RPC_URL in the environment.",
     "contracts": "Contract addresses for `status` to print. Empty: as the network says.",
 }
 

@@ -29,7 +29,7 @@ OK = 200
 ASK_SECONDS_MAX = 3.0
 """An operator waits for `status`; a coordinator answers this at once."""
 ANSWER_BYTES_MAX = 64 * 1024
-RPC_VARIABLE = "PARALLELIX_RPC"
+RPC_VARIABLES = ("PARALLELIX_RPC_URL", "PARALLELIX_RPC")
 LOCKER, REWARDS = "NodeRegistryLocker", "OperatorStakeRewardsV2"
 CHAIN_STATES: dict[int, Literal["unknown", "active", "cooling", "retired"]] = {
     0: "unknown",
@@ -97,7 +97,7 @@ def contracts_of(heard: Heard | None) -> dict[str, str]:
 
 
 async def _ask(config: Config, node_id: str) -> Heard:
-    rpc_url = config.rpc_url or os.environ.get(RPC_VARIABLE, "")
+    rpc_url = config.rpc_url or next(filter(None, map(os.environ.get, RPC_VARIABLES)), "")
     ask_chain = config.deployment_file and rpc_url
     try:
         async with asyncio.timeout(ASK_SECONDS_MAX):
