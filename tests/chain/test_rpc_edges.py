@@ -44,8 +44,11 @@ class Endpoint:
         self.status = 200
         self.body = b""
         self.url = ""
+        self.location = ""
 
     async def answer(self, _request: web.Request) -> web.Response:
+        if self.location:
+            return web.Response(status=308, headers={"location": self.location})
         return web.Response(status=self.status, body=self.body, content_type="application/json")
 
     def result(self, value: object) -> None:
@@ -129,6 +132,39 @@ async def test_errors_in_no_known_form_are_ours_too(endpoint: Endpoint, asking: 
     for question in QUESTIONS.values():
         with pytest.raises((RpcRefused, ChainUnreachable)):
             await question(asking)
+
+
+KEY = "0123456789abcdef"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"http://127.0.0.1:99999999/v3/{KEY}",
+        f"https://example.org:abc/v3/{KEY}",
+        f"https:///v3/{KEY}",
+        f"http://user:{KEY}@[::1/",
+        f"ws://example.org/v3/{KEY}",
+        KEY,
+    ],
+)
+def test_a_url_that_is_none_is_refused_without_the_key_in_it(url: str) -> None:
+    with pytest.raises(BadArgument) as caught:
+        Rpc(url)
+    assert KEY not in caught.value.message and caught.value.__cause__ is None
+
+
+async def test_no_message_repeats_a_key_that_endpoint_or_library_tells(endpoint: Endpoint) -> None:
+    async with connected(endpoint.url.replace("/secret", f"/v3/{KEY}?token={KEY[::-1]}"), tries=1) as rpc:
+        for message in (f"key {KEY} is unknown", f"{KEY[::-1]} and the password"):
+            endpoint.error({"code": -32000, "message": message})
+            with pytest.raises(RpcRefused) as caught:
+                await rpc.chain_id()
+            assert not any(each in caught.value.message for each in (KEY, KEY[::-1], "password"))
+        endpoint.location = f"http://127.0.0.1:99999999/v3/{KEY}"
+        with pytest.raises(ChainUnreachable) as moved:
+            await rpc.chain_id()
+        assert KEY not in moved.value.message
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 503])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar, cast
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import aiohttp
 from eth_utils.address import to_checksum_address
@@ -30,6 +31,8 @@ from parallelix.chain.ports import Block, Receipt
 
 REQUEST_SECONDS = 30.0
 """A public endpoint answers within a second; one that takes longer than this is not going to."""
+KEY_MIN = 6
+"""Characters of a part of a URL that may be a key; shorter ones are versions and names."""
 TRIES = 3
 """Of a request whose connection broke. The same signed transaction twice is still one transaction."""
 RETRY_SECONDS = 0.125
@@ -94,11 +97,12 @@ class Rpc:
     """One endpoint. Every method raises `ChainUnreachable` or `RpcRefused` where it gets no proper answer."""
 
     def __init__(self, url: str, *, tries: int = TRIES, request_seconds: float = REQUEST_SECONDS) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise BadArgument("rpc", f"{url[:80]!r} is no http:// or https:// URL of an Ethereum JSON-RPC endpoint")
+        parts = _parts(url)
         # Hosted endpoints carry the customer's key in path or user name, which no message may show.
-        parts = urlsplit(url)
         self.name = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+        self._hidden = [each for each in re.split(r"[/?&=:@]", url.replace(self.name, "", 1)) if len(each) >= KEY_MIN]
+        if parts.username is not None:
+            self._hidden += [each for each in (parts.username, parts.password or "") if len(each) >= KEY_MIN]
         self._provider = _Provider(url, tries=tries, request_seconds=request_seconds)
         # web3's middleware asks for the chain's id before each call, and resolves names; we give ids and addresses.
         self._eth = AsyncWeb3(self._provider, middleware=[]).eth
@@ -241,9 +245,17 @@ class Rpc:
     def _refused(self, answer: Mapping[str, Any], otherwise: str) -> RpcRefused:
         given = answer.get("error")
         if not isinstance(given, dict):
-            return RpcRefused(f"{self.name}: {str(given or otherwise)[:300]}")
+            return RpcRefused(f"{self.name}: {self._shown(given or otherwise, 300)}")
         error = cast("dict[str, Any]", given)
-        return RpcRefused(f"{self.name}: {str(error.get('message', otherwise))[:300]}", rpc_code=error.get("code"))
+        shown = self._shown(error.get("message", otherwise), 300)
+        return RpcRefused(f"{self.name}: {shown}", rpc_code=error.get("code"))
+
+    def _shown(self, told: object, characters_max: int) -> str:
+        """What an endpoint or a library says, without the keys that it may repeat."""
+        text = str(told)
+        for each in self._hidden:
+            text = text.replace(each, "…")
+        return text[:characters_max]
 
     @contextmanager
     def _ours(self) -> Generator[None]:
@@ -255,14 +267,16 @@ class Rpc:
             raise self._refused(error.rpc_response or {}, error.message) from error
         except aiohttp.ClientResponseError as error:
             raise ChainUnreachable(
-                f"{self.name}: HTTP status {error.status} ({error.message[:100]}); check the URL and its key"
+                f"{self.name}: HTTP status {error.status} ({self._shown(error.message, 100)}); check the URL and its"
+                " key"
             ) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ChainUnreachable(
-                f"{self.name}: {type(error).__name__}: {error or 'no answer'}; check the URL and that the node runs"
+                f"{self.name}: {type(error).__name__}: {self._shown(str(error) or 'no answer', 300)}; check the URL and"
+                " that the node runs"
             ) from error
         except NO_PROPER_ANSWER as error:
-            shown = f"{type(error).__name__}: {str(error)[:200]}"
+            shown = f"{type(error).__name__}: {self._shown(error, 200)}"
             raise ChainUnreachable(
                 f"{self.name}: this is no answer of an Ethereum JSON-RPC endpoint ({shown})"
             ) from error
@@ -275,6 +289,22 @@ async def connected(url: str, *, tries: int = TRIES, request_seconds: float = RE
         yield rpc
     finally:
         await rpc.close()
+
+
+def _parts(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        if parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0):
+            return parts
+    except ValueError:
+        # Without the cause, which may repeat the URL and the key in it.
+        pass
+    scheme, found, _ = url.partition("://")
+    raise BadArgument(
+        "rpc",
+        f"'{scheme[:10] + '://' if found else ''}…' is no http:// or https:// URL of an Ethereum JSON-RPC endpoint, with"
+        " a host and a port that can be",
+    ) from None
 
 
 def _transaction(to: Address | None, data: bytes, *, sender: Address | None, value_wei: int) -> TxParams:

@@ -93,7 +93,7 @@ def no_url(_folder: Path, _world: ChainWorld) -> dict[str, Any]:
         (other_chain, r"the endpoint serves chain 31337, the deployment file is of chain 1; "),
         (other_code, r"CreditVault: the code at 0x\w+ is not that of this release"),
         (no_endpoint, r"no endpoint of chain 31337: give --rpc URL, set PARALLELIX_RPC_URL, or rpc_url in"),
-        (no_url, r"'ftp://somewhere' is no http:// or https:// URL of an Ethereum JSON-RPC endpoint"),
+        (no_url, r"'ftp://…' is no http:// or https:// URL of an Ethereum JSON-RPC endpoint"),
     ],
 )
 async def test_what_does_not_belong_together_is_refused_in_one_line(
