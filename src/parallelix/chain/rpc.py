@@ -302,8 +302,8 @@ def _parts(url: str) -> SplitResult:
     scheme, found, _ = url.partition("://")
     raise BadArgument(
         "rpc",
-        f"'{scheme[:10] + '://' if found else ''}…' is no http:// or https:// URL of an Ethereum JSON-RPC endpoint, with"
-        " a host and a port that can be",
+        f"'{scheme[:10] + '://' if found else ''}…' is no http:// or https:// URL of an Ethereum JSON-RPC endpoint,"
+        " with a host and a port that can be",
     ) from None
 
 
