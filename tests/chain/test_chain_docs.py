@@ -47,7 +47,7 @@ def printed(program: str, ethereum: Ethereum, folder: Path) -> str:
     done = subprocess.run(
         [sys.executable, "-c", program],
         cwd=folder,
-        env={"PARALLELIX_RPC": ethereum.url},
+        env={"PARALLELIX_RPC_URL": ethereum.url},
         capture_output=True,
         text=True,
         check=False,
