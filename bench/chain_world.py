@@ -47,9 +47,9 @@ STALE_SECONDS = 3
 """So that a report on nodes is due every second."""
 PURSE_WEI = 1_000_000 * TOKEN
 """What each person begins with: more than a run can deposit."""
-STATES_KEPT = 2_000
+STATES_KEPT = 1_000
 """In memory, of as many blocks. Without this anvil keeps ever fewer there and the rest in files, and a reorg that goes
-back to a state from a file loses the code of contracts. Far more blocks than a dead coordinator misses."""
+back to a state from a file loses the code of contracts. More blocks than a dead coordinator misses, near a MiB each."""
 ROLES_THAT_SEND = ("validator", "liveness", "settler")
 EVERYTHING = 2**256 - 1
 QUESTIONS_MAX = 200
