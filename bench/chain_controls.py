@@ -182,11 +182,11 @@ async def sent_again(stage: ChainStage, run: CrashRun, chance: random.Random) ->
     one, the contract itself would refuse it."""
     assert stage.coordinator is not None
     stage.coordinator.kill()
-    async with mining(stage.world):
+    async with mining(stage):
         await died_at(stage, run, "outbox.sent", chance)
     await stage.start()
     await asyncio.sleep(SEND_SECONDS)
-    async with mining(stage.world):
+    async with mining(stage):
         await asyncio.sleep(SEND_SECONDS)
     return bool(stage.agreement().twice)
 

@@ -94,7 +94,7 @@ async def crashes(
     started_at = time.monotonic()
     assert stage.coordinator is not None
     stage.coordinator.kill()
-    async with mining(stage.world):
+    async with mining(stage):
         crowd.start(acting=True)
         number = 0
         while run.cycles < cycles and number < TRIES_MAX * cycles and time.monotonic() - started_at < seconds:

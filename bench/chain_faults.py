@@ -102,7 +102,7 @@ async def faults(
         crowd = Crowd(stage, chance)
         try:
             await replace_blocks(stage, crowd, run.reorgs, reorgs, chance, say=say)
-            async with mining(world):
+            async with mining(stage):
                 await stage.earning()
                 await crowd.stop()
             await crashes(stage, crowd, run.crash, cycles, chance, say=say, rest_every=rest_every, seconds=seconds)

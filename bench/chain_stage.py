@@ -18,7 +18,7 @@ import tomli_w
 from eth_account.signers.local import LocalAccount
 
 from bench.chain_books import OVER, Agreement, ChainReader, LedgerSide, read_cursor, read_ledger
-from bench.chain_world import ROLES_THAT_SEND, TOKEN, ChainWorld
+from bench.chain_world import ROLES_THAT_SEND, STATES_KEPT, TOKEN, ChainWorld
 from bench.echo_runtime import CONTEXT_TOKENS, DIGEST, MODEL
 from bench.nursery import Born, Nursery
 from bench.reorgs import DEPTH_MAX
@@ -37,6 +37,9 @@ START_SECONDS = 120.0
 REST_SECONDS = 180.0
 EARNING_SECONDS = 120.0
 LOOK_SECONDS = 0.05
+BLOCKS_AT_ONCE, BLOCKS_SECONDS = 2, 0.1
+BEHIND_MAX = STATES_KEPT // 2
+"""The contracts have to be asked as of the last block that the store has read."""
 WORD_SECONDS = 0.01
 SLOTS = 64
 STEADY, RATE = "steady", 4.0
@@ -61,23 +64,6 @@ SETTINGS: dict[str, Any] = {
     "clearance_seconds": 60.0,
 }
 """As fast as the chain below it, whose blocks come many times a second."""
-
-
-@asynccontextmanager
-async def mining(world: ChainWorld, *, blocks: int = 2, pause_seconds: float = 0.1) -> AsyncGenerator[None]:
-    """Blocks at a steady pace."""
-
-    async def mine() -> None:
-        while True:
-            world.mine(blocks)
-            await asyncio.sleep(pause_seconds)
-
-    task = asyncio.create_task(mine())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait((task,))
 
 
 class ChainStage:
@@ -272,6 +258,25 @@ def restless(ledger: LedgerSide) -> list[str]:
 
 def _moves(account: str) -> bool:
     return account.startswith(("held:", "spent:"))
+
+
+@asynccontextmanager
+async def mining(stage: ChainStage) -> AsyncGenerator[None]:
+    """Blocks at a steady pace, as long as the store is not too far behind them."""
+
+    async def mine() -> None:
+        while True:
+            cursor = read_cursor(stage.store_url)
+            if cursor is None or stage.world.head - cursor.block < BEHIND_MAX:
+                stage.world.mine(BLOCKS_AT_ONCE)
+            await asyncio.sleep(BLOCKS_SECONDS)
+
+    task = asyncio.create_task(mine())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait((task,))
 
 
 @asynccontextmanager
