@@ -19,6 +19,7 @@ from parallelix.chain.bindings.prlx import PRLXViews
 from parallelix.chain.errors import NotValidator
 from parallelix.chain.ports import Receipt
 from parallelix.chain.rpc import Rpc, connected
+from parallelix.coordinator.onchain import outbox as outbox_module
 from parallelix.coordinator.onchain.intents import Intent, Role, intent_of
 from parallelix.coordinator.onchain.outbox import IntentRefused, Outbox, Pace
 from parallelix.coordinator.onchain.running import JournalledIntents
@@ -309,6 +310,24 @@ async def test_fees_are_raised_so_often_and_so_high_and_no_more(scene: Scene) ->
         assert found is not None
         dearest = max(int(each.fee_most_wei) for each in found.attempts)
         assert 1 < len(found.attempts) < 10 and dearest <= 4 * GWEI
+
+
+async def test_after_the_last_raise_a_price_that_goes_on_rising_is_still_followed(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox_module, "ATTEMPTS_MAX", 1)
+    async with scene.living(Pace(look_seconds=0.01, fee_bump_seconds=0.02)) as life:
+        submitted = life.begin()
+        await scene.until_told("intent.stuck")
+        scene.world.anvil.ask("anvil_setNextBlockBaseFeePerGas", hex(50 * GWEI))
+        scene.world.mine()
+        raised = await life.until_noted(lambda intent: len(intent.attempts) == 2)
+        assert int(raised.attempts[1].fee_most_wei) > 50 * GWEI
+        await scene.looked()
+        scene.mine_and_confirm()
+        await submitted
+        assert len(raised.attempts) == 2
+    assert await scene.effects() == 1
 
 
 async def test_a_block_that_costs_too_much_is_waited_out(scene: Scene) -> None:

@@ -297,7 +297,11 @@ class _Carrier:
         if fees is None:
             return
         raised = dearer(last, fees)
-        if len(self.intent.attempts) >= ATTEMPTS_MAX or raised.most_wei > self._pace.fee_most_wei:
+        # No block takes an attempt that offers less than the block costs, so then one more is no mere insistence. It
+        # offers twice that, so there are few of these however long a price goes on rising.
+        is_priced_out = _base_wei(fees) > int(last.fee_most_wei)
+        is_enough = len(self.intent.attempts) >= ATTEMPTS_MAX and not is_priced_out
+        if is_enough or raised.most_wei > self._pace.fee_most_wei:
             self._tell("intent.stuck", attempts=len(self.intent.attempts), fee_wei=last.fee_most_wei)
             return
         await self._note_attempt(self.intent.nonce, raised, gas=last.gas)
@@ -306,7 +310,7 @@ class _Carrier:
     async def _affordable(self) -> Fees | None:
         """What to offer for the next block; none while that alone costs more than we may pay."""
         fees, most_wei = await self._rpc.fees(), self._pace.fee_most_wei
-        base_wei = (fees.most_wei - fees.tip_wei) // 2
+        base_wei = _base_wei(fees)
         if base_wei + fees.tip_wei > most_wei:
             self._tell("intent.too_dear", gas_wei=str(base_wei + fees.tip_wei), most_wei=str(most_wei))
             return None
@@ -342,3 +346,8 @@ class _Carrier:
             return
         self._failure = (error.message, self._time())
         self._tell("intent.failing", error=error.message)
+
+
+def _base_wei(fees: Fees) -> int:
+    """What a unit of gas costs in the newest block: fees allow for twice that."""
+    return (fees.most_wei - fees.tip_wei) // 2
