@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -17,7 +18,7 @@ from parallelix.chain.abi import Call, Function
 from parallelix.chain.bindings.credit_vault import CreditVaultViews
 from parallelix.chain.bindings.execution_anchor import ExecutionAnchorCalls, ExecutionAnchorViews
 from parallelix.coordinator import errors, local
-from parallelix.coordinator.onchain import settling
+from parallelix.coordinator.onchain import reporting, settling
 from parallelix.engine.ledger import available, cleared, spent
 from parallelix.protocol.encoding import to_hex
 from parallelix.protocol.records import Batch
@@ -292,6 +293,19 @@ async def test_a_grant_to_an_address_is_refused_where_deposits_are_the_way(
 
         assert await asyncio.to_thread(local.grant, settings, account="acme", amount_wei=5)
         assert scene.coordinator.engine.ledger.balance_wei(available("acme")) == 5
+
+
+def test_no_node_can_tell_when_it_will_be_looked_for() -> None:
+    chance = random.Random(1)
+    pauses = [reporting.pause_seconds(600.0, chance) for _ in range(20_000)]
+    assert max(pauses) == 1200.0 and 500 < sum(pauses) / len(pauses) < 600
+
+    def seen(beginning: float, end: float) -> float:
+        return sum(beginning <= each < end for each in pauses) / sum(each >= beginning for each in pauses)
+
+    # There for a tenth of the time, whenever that is, it is looked for in a tenth of the looks.
+    for beginning in range(0, 1140, 60):
+        assert 0.07 < seen(beginning, beginning + 60) < 0.12, beginning
 
 
 async def test_nodes_that_are_online_are_reported_and_keep_being(

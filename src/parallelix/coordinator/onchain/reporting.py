@@ -2,11 +2,15 @@
 
 A report is made from what the engine has read of the chain, and the next one only when the engine has read the block of
 the last: so slots are voided once, whatever dies in between.
+
+The contract pays from one report to the next. Were they foreseeable, a node could be there for each and gone between
+them; at moments that nothing foretells, what a node earns is in proportion to the time that it is there.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 
 from parallelix.chain.bindings.operator_stake_rewards import LivenessChange, OperatorStakeRewardsV2Calls
 from parallelix.coordinator.onchain.outbox import IntentRefused, Outbox
@@ -20,7 +24,14 @@ CHANGES_MAX = 300
 """The contract takes more; this keeps the dearest report far below a transaction's gas."""
 REPORTS_PER_STALE_WINDOW = 3
 """A report may be lost or late twice before nodes stop earning."""
+LONGEST_PAUSES = 2.0
+"""No pause is longer than so many usual ones; one in seven is cut off there."""
 HASH_BYTES = 32
+
+
+def pause_seconds(usual_seconds: float, chance: random.Random) -> float:
+    """How long until the next look: as likely to end in any second as in the one before, whatever has passed of it."""
+    return min(chance.expovariate(1 / usual_seconds), LONGEST_PAUSES * usual_seconds)
 
 
 class Reporting:
@@ -31,6 +42,8 @@ class Reporting:
         self._outbox = outbox
         self._calls = OperatorStakeRewardsV2Calls(address)
         self._fresh_seconds = stale_seconds / REPORTS_PER_STALE_WINDOW
+        self._usual_seconds = min(coordinator.settings.liveness_seconds, self._fresh_seconds / LONGEST_PAUSES)
+        self._chance = random.SystemRandom()
 
     async def run(self) -> None:
         await self._outbox.finish_left("liveness")
@@ -38,11 +51,7 @@ class Reporting:
             report = self._report()
             if report is not None:
                 await self._send(report)
-            await asyncio.sleep(self._pause_seconds)
-
-    @property
-    def _pause_seconds(self) -> float:
-        return min(self._coordinator.settings.liveness_seconds, self._fresh_seconds)
+            await asyncio.sleep(pause_seconds(self._usual_seconds, self._chance))
 
     def _report(self) -> LivenessReport | None:
         """What to say now, if anything: changes, or that all is as it was."""
@@ -59,7 +68,7 @@ class Reporting:
         """Whether at the next look it would be too long since the last report."""
         liveness = self._coordinator.engine.liveness
         now_seconds = max(self._coordinator.clock() / 1000, liveness.chain_time)
-        return now_seconds - liveness.reported_at + self._pause_seconds >= self._fresh_seconds
+        return now_seconds - liveness.reported_at + LONGEST_PAUSES * self._usual_seconds >= self._fresh_seconds
 
     async def _send(self, report: LivenessReport) -> None:
         reached("liveness.begun")
