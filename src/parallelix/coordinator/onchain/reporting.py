@@ -10,7 +10,8 @@ them; at moments that nothing foretells, what a node earns is in proportion to t
 from __future__ import annotations
 
 import asyncio
-import random
+import math
+import secrets
 
 from parallelix.chain.bindings.operator_stake_rewards import LivenessChange, OperatorStakeRewardsV2Calls
 from parallelix.coordinator.onchain.outbox import IntentRefused, Outbox
@@ -26,12 +27,14 @@ REPORTS_PER_STALE_WINDOW = 3
 """A report may be lost or late twice before nodes stop earning."""
 LONGEST_PAUSES = 2.0
 """No pause is longer than so many usual ones; one in seven is cut off there."""
+DRAWN_FROM = 2**53
 HASH_BYTES = 32
 
 
-def pause_seconds(usual_seconds: float, chance: random.Random) -> float:
-    """How long until the next look: as likely to end in any second as in the one before, whatever has passed of it."""
-    return min(chance.expovariate(1 / usual_seconds), LONGEST_PAUSES * usual_seconds)
+def pause_seconds(usual_seconds: float, drawn: float) -> float:
+    """How long until the next look, by a number drawn evenly from 0 to 1, without 1. It is as likely to end in any
+    second as in the one before, whatever has passed of it."""
+    return min(-math.log(1 - drawn), LONGEST_PAUSES) * usual_seconds
 
 
 class Reporting:
@@ -43,7 +46,6 @@ class Reporting:
         self._calls = OperatorStakeRewardsV2Calls(address)
         self._fresh_seconds = stale_seconds / REPORTS_PER_STALE_WINDOW
         self._usual_seconds = min(coordinator.settings.liveness_seconds, self._fresh_seconds / LONGEST_PAUSES)
-        self._chance = random.SystemRandom()
 
     async def run(self) -> None:
         await self._outbox.finish_left("liveness")
@@ -51,7 +53,7 @@ class Reporting:
             report = self._report()
             if report is not None:
                 await self._send(report)
-            await asyncio.sleep(pause_seconds(self._usual_seconds, self._chance))
+            await asyncio.sleep(pause_seconds(self._usual_seconds, secrets.randbelow(DRAWN_FROM) / DRAWN_FROM))
 
     def _report(self) -> LivenessReport | None:
         """What to say now, if anything: changes, or that all is as it was."""
