@@ -274,7 +274,7 @@ def test_where_no_coordinator_answers_the_way_without_one_is_named(purse: Purse)
     printed = purse.run("withdraw", "100prlx", "--url", "http://nowhere.example")
 
     assert (printed.code, printed.out) == (2, "")
-    assert "without the coordinator: parallelix wallet withdraw '100 PRLX' --alone" in printed.err
+    assert "without the coordinator: parallelix wallet withdraw 100prlx --alone" in printed.err
 
 
 def test_with_a_clearance_it_is_paid_at_once_and_what_was_spent_is_settled(
@@ -386,7 +386,7 @@ def test_the_whole_life_of_a_stake(purse: Purse, deployed: Deployment, in_a_loop
     assert "locker: node is not cooling down; request the unstake first" in early.err
     assert re.search(r"✓ node 1 is retired; its stake is free from \d{4}-", retired.out)
     assert "then: parallelix wallet withdraw-stake 1" in retired.err
-    assert "locker: cooldown is not over; wait until withdrawableAt" in cooling.err
+    assert re.search(r"node 1: its stake is free from \d{4}-\S+ \S+ UTC on; run the same command then", cooling.err)
     assert "✓ paid 60000 PRLX, the whole stake of node 1" in paid.out
     assert purse.run("earned", "1", "--json").answer["state"] == "withdrawn"
 
@@ -400,8 +400,8 @@ def test_what_the_locker_would_refuse_is_refused_before_the_approval_is_paid_for
         return printed.err
 
     assert "tier 5: is not 1 to 4" in refused("--tier", "5")
-    assert "at least" in refused("--stake", "49999prlx")
-    assert "are needed; give a smaller amount" in refused("--stake", "100001prlx")
+    assert "stake 49999 PRLX: at least 50000 PRLX a node" in refused("--stake", "49999prlx")
+    assert "has 100000 PRLX, 100001 PRLX are needed; give a smaller amount" in refused("--stake", "100001prlx")
     assert "expected 0x and 64 lower-case hex digits" in refused("--node-key-hash", "0x12")
     purse.run("register", "--tier", "1", "--stake", "50000prlx", "--node-key-hash", KEY_HASH)
     assert "node 1 has this key already" in refused("--stake", "50000prlx")

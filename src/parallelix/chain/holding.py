@@ -37,8 +37,17 @@ from parallelix.chain.bindings.operator_stake_rewards import (
 from parallelix.chain.bindings.prlx import PRLXCalls, PRLXViews
 from parallelix.chain.clearance import Clearance, Permit, Signature, sign_permit
 from parallelix.chain.deployment_file import Deployment
-from parallelix.chain.errors import AllowanceTooLow, BadResult, NotMined, Reverted, WalletRefused, WrongChain
+from parallelix.chain.errors import (
+    AllowanceTooLow,
+    BadResult,
+    CooldownNotOver,
+    NotMined,
+    Reverted,
+    WalletRefused,
+    WrongChain,
+)
 from parallelix.chain.ports import Receipt
+from parallelix.chain.rewards_table import moment
 from parallelix.chain.rpc import Rpc
 from parallelix.chain.wallet import Wallet
 
@@ -245,7 +254,7 @@ class Holder:
         if tier not in TIERS:
             raise WalletRefused(f"tier {tier}: is not 1 to 4; the operator guide says which hardware has which")
         if stake_wei < least_wei:
-            raise WalletRefused(f"stake {stake_wei} wei: at least {least_wei} wei ({least_wei // 10**18} PRLX) a node")
+            raise WalletRefused(f"stake {_prlx(stake_wei)}: at least {_prlx(least_wei)} a node")
         taken = await locker.node_of_key(node_key_hash)
         if taken:
             raise WalletRefused(f"node key hash: node {taken} has this key already; give each node a key of its own")
@@ -272,7 +281,12 @@ class Holder:
         node = await self._own_node(node_id)
         step = self._step(f"withdraw the stake of node {node_id}", LOCKER, node.stake)
         call = NodeRegistryLockerCalls(self._deployment.address(LOCKER)).withdraw_stake(node_id)
-        receipt = await self._send(step, call)
+        try:
+            receipt = await self._send(step, call)
+        except CooldownNotOver as error:
+            raise WalletRefused(
+                f"node {node_id}: its stake is free from {moment(node.withdrawable_at)} on; run the same command then"
+            ) from error
         return None if receipt is None else _the(receipt, StakeWithdrawn).amount
 
     async def claim(self, node_id: int) -> int | None:
@@ -294,8 +308,8 @@ class Holder:
             has_wei = await PRLXViews(self._rpc, self._deployment.address(TOKEN)).balance_of(self.address)
             if has_wei < prlx_wei:
                 raise WalletRefused(
-                    f"{self.address}: has {has_wei} wei of PRLX, {prlx_wei} are needed; give a smaller amount, or send "
-                    "it more"
+                    f"{self.address}: has {_prlx(has_wei)}, {_prlx(prlx_wei)} are needed; give a smaller amount, or "
+                    "send it more"
                 )
 
     async def _own_node(self, node_id: int) -> Node:
@@ -345,6 +359,12 @@ class Holder:
             ) from error
         self._told.after(Done(step=step, transaction_hash=receipt.transaction_hash, block=receipt.block_number))
         return receipt
+
+
+def _prlx(wei: int) -> str:
+    """All its digits, so that a refusal by one wei can be seen."""
+    whole, part = divmod(wei, 10**18)
+    return f"{whole}.{part:018d}".rstrip("0").rstrip(".") + " PRLX"
 
 
 def _the(receipt: Receipt, kind: type[E]) -> E:

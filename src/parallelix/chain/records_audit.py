@@ -325,7 +325,8 @@ class _Auditor:
             if not follows or not _is_of(claimed, entries):
                 self._find(
                     "batch",
-                    f"batch {claimed.number}: the chain does not have it yet, and it is not one of these records",
+                    f"batch {claimed.number}: it is not one of these records, or does not go on where the one before "
+                    "it ends; no chain was found to have it",
                     claimed.first,
                     claimed.last,
                     batch=claimed.number,
