@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -132,6 +133,18 @@ def test_a_network_on_a_chain_answers_survives_its_coordinator_and_goes_on_anoth
         assert [node["node_id"] for node in again["nodes"]] == [answer["nodes"][0]["node_id"]] == ["1"]
         assert again["chain"]["requester"] == answer["chain"]["requester"]
         assert ask(again)["usage"]["completion_tokens"] > 0
+
+
+def test_a_folder_in_which_another_network_runs_is_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (tmp_path / ".lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        code = app(["up", "--folder", str(tmp_path), "--no-chain"], standalone_mode=False)
+
+    told = " ".join(capsys.readouterr().err.split())
+    assert code == 1 and "another devnet runs there; stop it, or choose another --folder" in told
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 async def test_without_a_chain_the_key_is_granted_and_kept(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from parallelix.coordinator.app import run
 from parallelix.coordinator.logging import make_log
 from parallelix.coordinator.ports import ChainNotUsable
 from parallelix.coordinator.settings import SettingsError, load
+from parallelix.coordinator.store.errors import StoreError
 
 
 def main(arguments: list[str]) -> int:
@@ -20,7 +21,7 @@ def main(arguments: list[str]) -> int:
     try:
         settings = load(Path(arguments[0]))
         uvloop.run(run(settings, log=make_log(sys.stderr), on_ready=_ignore))
-    except (ChainNotUsable, SettingsError) as error:
+    except (ChainNotUsable, SettingsError, StoreError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0

@@ -131,7 +131,10 @@ class LocalChain:
         process = self.anvil.process
         if process is None or not process.running:
             ending = f"ended with {process.exit_code}:\n{process.tail()}" if process else "was not started"
-            raise ProcessError(f"the chain {ending}")
+            raise ProcessError(
+                f"the chain {ending.strip()}; blocks that it had not written down are lost: begin again in another "
+                "--folder"
+            )
 
     async def stake(self, wallet: str, node_key_hash: bytes, amount_wei: int) -> Stake:
         """The newest node of this key; a new one where there is none, staked by a wallet that is given the tokens."""

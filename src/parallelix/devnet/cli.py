@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
@@ -52,6 +53,7 @@ CHAIN_SETTINGS = {
     "online_after_slots": 1,
 }
 API_KEY_FILE = "api-key"
+LOCK_FILE = ".lock"
 LOOK_SECONDS = 0.5
 LABEL_COLUMNS = 11
 COLUMNS = 80
@@ -137,6 +139,10 @@ def up(
     except (ProcessError, ChainError, ChainMissing, CallRefused, ModelFileMissing, OSError) as error:
         console.clear_live()
         console.error("devnet.failed", str(error))
+        return EXIT_FAILED
+    except asyncio.CancelledError:
+        console.clear_live()
+        console.error("devnet.failed", "stopped at once by a second signal; what was not written down yet may be lost")
         return EXIT_FAILED
 
 
@@ -364,7 +370,19 @@ def _folder(chosen: Path | None) -> Generator[Path]:
             yield Path(temporary)
     else:
         chosen.mkdir(mode=0o700, parents=True, exist_ok=True)
-        yield chosen.absolute()
+        with _alone(chosen):
+            yield chosen.absolute()
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Generator[None]:
+    """Raises `ProcessError` where another `up` runs: two chains would write over each other's blocks."""
+    with (folder / LOCK_FILE).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ProcessError(f"{folder}: another devnet runs there; stop it, or choose another --folder") from error
+        yield
 
 
 if __name__ == "__main__":
