@@ -330,6 +330,20 @@ async def test_after_the_last_raise_a_price_that_goes_on_rising_is_still_followe
     assert await scene.effects() == 1
 
 
+async def test_an_endpoint_that_asks_for_a_high_tip_is_given_a_usual_one(scene: Scene) -> None:
+    scene.endpoint.twist = lambda method, _parameters, result: (
+        hex(150 * GWEI) if method == "eth_maxPriorityFeePerGas" else result
+    )
+    async with scene.living() as life:
+        submitted = life.begin()
+        signed = await life.until_noted(lambda intent: bool(intent.attempts))
+        assert int(signed.attempts[0].fee_tip_wei) == outbox_module.TIP_MOST_WEI
+        assert int(signed.attempts[0].fee_most_wei) < 150 * GWEI
+        await scene.until_sent()
+        scene.mine_and_confirm()
+        await submitted
+
+
 async def test_a_block_that_costs_too_much_is_waited_out(scene: Scene) -> None:
     scene.world.anvil.ask("anvil_setNextBlockBaseFeePerGas", hex(500 * GWEI))
     scene.world.mine()

@@ -33,6 +33,9 @@ LogEvent: TypeAlias = Callable[[str, dict[str, Any]], None]
 GAS_MAX = 2**24
 """What one transaction may allow (EIP-7825)."""
 GWEI = 10**9
+TIP_MOST_WEI = 5 * GWEI
+"""Before any raise; two are plenty on Ethereum. The base fee is the chain's own, the tip is what the endpoint asks for:
+one that lies would have us give away all that a transaction may cost."""
 FAILING_LOG_SECONDS = 60.0
 """An endpoint that is down says the same at each look."""
 LOOKS_WITHOUT_RECEIPT = 3
@@ -310,11 +313,11 @@ class _Carrier:
     async def _affordable(self) -> Fees | None:
         """What to offer for the next block; none while that alone costs more than we may pay."""
         fees, most_wei = await self._rpc.fees(), self._pace.fee_most_wei
-        base_wei = _base_wei(fees)
-        if base_wei + fees.tip_wei > most_wei:
-            self._tell("intent.too_dear", gas_wei=str(base_wei + fees.tip_wei), most_wei=str(most_wei))
+        base_wei, tip_wei = _base_wei(fees), min(fees.tip_wei, TIP_MOST_WEI)
+        if base_wei + tip_wei > most_wei:
+            self._tell("intent.too_dear", gas_wei=str(base_wei + tip_wei), most_wei=str(most_wei))
             return None
-        return Fees(most_wei=min(fees.most_wei, most_wei), tip_wei=fees.tip_wei)
+        return Fees(most_wei=min(2 * base_wei + tip_wei, most_wei), tip_wei=tip_wei)
 
     async def _note_attempt(self, nonce: int, fees: Fees, *, gas: int) -> None:
         signed = sign(
