@@ -47,6 +47,10 @@ class Metrics:
         self.nodes_online = Gauge("parallelix_nodes_online", "Nodes online", registry=self.registry)
         self.slots_free = Gauge("parallelix_slots_free", "Free slots of online nodes", registry=self.registry)
         self.records = Gauge("parallelix_records", "Records in the chain", registry=self.registry)
+        self.chain_block = Gauge("parallelix_chain_block", "The last block that was taken in", registry=self.registry)
+        self.chain_halted = Gauge(
+            "parallelix_chain_halted", "1 where what depends on it stands still", ["part"], registry=self.registry
+        )
 
     def event(self, name: str) -> None:
         self.events.labels(name).inc()

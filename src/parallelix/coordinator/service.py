@@ -12,7 +12,7 @@ import hashlib
 import hmac
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -36,6 +36,7 @@ from parallelix.engine import effects, events, validator
 from parallelix.engine.core import Engine, Step
 from parallelix.engine.entities import ApiKey, Request
 from parallelix.engine.ledger import available
+from parallelix.engine.mirror import Part
 from parallelix.engine.rows import KeyRow, RequestRow, Row
 from parallelix.points import reached
 from parallelix.protocol import envelope, requests, work
@@ -647,6 +648,10 @@ class Coordinator(Reading):
         self.metrics.nodes_online.set(len(online))
         self.metrics.slots_free.set(sum(max(0, node.slots_free) for node in online))
         self.metrics.records.set(self.engine.recorder.sequence)
+        mirror = self.engine.mirror
+        self.metrics.chain_block.set(mirror.cursor.block if mirror.cursor is not None else 0)
+        for part in get_args(Part):
+            self.metrics.chain_halted.labels(part).set(1 if mirror.halts.get(part) else 0)
 
     # Keys and credits ------------------------------------------------------------------------------------------------
 

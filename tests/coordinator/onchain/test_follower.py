@@ -300,6 +300,11 @@ async def test_a_reorg_below_what_was_believed_halts_the_chain_and_changes_no_bo
 
     assert list(scene.halts) == ["chain"]
     assert "reorganised deeper" in scene.halts["chain"]
+    scene.coordinator.measure()
+    measured = scene.coordinator.metrics.text().decode()
+    assert 'parallelix_chain_halted{part="chain"} 1.0' in measured
+    assert 'parallelix_chain_halted{part="vault"} 0.0' in measured
+    assert f"parallelix_chain_block {float(scene.mirror.cursor.block if scene.mirror.cursor else 0)}" in measured
     assert (scene.available_wei("ann"), scene.available_wei("bob")) == (5 * TOKEN, 0)
 
 
