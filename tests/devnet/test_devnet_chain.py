@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -19,11 +20,13 @@ from parallelix.chain.bindings.credit_vault import CreditVaultViews
 from parallelix.chain.bindings.node_registry_locker import NodeRegistryLockerCalls, NodeRegistryLockerViews
 from parallelix.chain.plan import LOCKER, VAULT
 from parallelix.chain.rpc import connected
+from parallelix.coordinator.store.store import Store
 from parallelix.devnet import anvil
 from parallelix.devnet.anvil import ChainMissing, find_anvil, find_sablier
 from parallelix.devnet.chain import ChainPlan, LocalChain
 from parallelix.devnet.network import CHAIN_ID, REQUESTER_WALLET, Network, Plan, Seat, free_port
 from parallelix.devnet.processes import ProcessError
+from parallelix.engine.rows import ChainCursorRow
 
 PRLX = 10**18
 STAKE_WEI = 50_000 * PRLX
@@ -225,6 +228,35 @@ async def test_a_network_on_a_chain_gives_its_seats_the_ids_that_the_chain_gave(
         assert not (tmp_path / "coordinator" / "registry.json").exists()
     finally:
         await network.stop()
+
+
+async def test_a_network_does_not_go_on_below_a_chain_that_lost_a_block_it_took_in(tmp_path: Path) -> None:
+    network = Network(plan(tmp_path, on_chain=True))
+    network.prepare()
+    try:
+        await network.start_chain()
+        assert network.chain is not None
+        async with network.chain.connected() as rpc:
+            newest = await rpc.block()
+        assert newest is not None
+        await network.chain.stop()
+        take_in(network, newest.number, newest.hash)
+        await network.start_chain()
+        for number, block_hash in ((newest.number, f"0x{7:064x}"), (newest.number + 1_000_000, newest.hash)):
+            await network.chain.stop()
+            take_in(network, number, block_hash)
+            with pytest.raises(ProcessError, match=rf"block {number}, .* has lost it.*choose another --folder"):
+                await network.start_chain()
+    finally:
+        await network.stop()
+
+
+def take_in(network: Network, block: int, block_hash: str) -> None:
+    """As a coordinator notes it."""
+    with closing(Store.open(network.store_url)) as store:
+        store.acquire("test")
+        row = ChainCursorRow(id=1, block=block, block_hash=block_hash, block_time=1, anchor_halt="")
+        store.commit([row])
 
 
 @pytest.mark.parametrize("on_chain", [True, False])

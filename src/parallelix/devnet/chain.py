@@ -136,6 +136,16 @@ class LocalChain:
                 "--folder"
             )
 
+    async def require_block(self, number: int, block_hash: str) -> None:
+        """Raises `ProcessError` where the chain does not have this block, which somebody relies on."""
+        async with self.connected() as rpc:
+            found = await rpc.block(number)
+        if found is None or found.hash != block_hash:
+            raise ProcessError(
+                f"{self.folder}: the coordinator has taken in block {number}, and the chain has lost it; it was not "
+                "stopped in order, and its newest blocks are gone: choose another --folder"
+            )
+
     async def stake(self, wallet: str, node_key_hash: bytes, amount_wei: int) -> Stake:
         """The newest node of this key; a new one where there is none, staked by a wallet that is given the tokens."""
         async with self.connected() as rpc:

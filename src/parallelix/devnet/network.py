@@ -16,6 +16,7 @@ import contextlib
 import json
 import os
 import socket
+import sqlite3
 import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
@@ -168,6 +169,9 @@ class Network:
         if self.chain is None:
             return
         await self.chain.start(tell)
+        taken_in = self._taken_in()
+        if taken_in is not None:
+            await self.chain.require_block(*taken_in)
         for number, seat in self.seats.items():
             tell(f"staking for node {number}")
             key_hash = from_hex(registration(seat).node_key_hash, name="node_key_hash", length_bytes=32)
@@ -344,6 +348,14 @@ class Network:
                 f"{self.plan.folder}: its network began {began} a chain and can only go on so; start it {way_out}, or"
                 " choose another --folder"
             )
+
+    def _taken_in(self) -> tuple[int, str] | None:
+        """The last block that the coordinator's store holds, and its hash."""
+        store = self.coordinator_folder / "coordinator.db"
+        if not store.exists():
+            return None
+        with contextlib.closing(sqlite3.connect(f"{store.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            return connection.execute("SELECT block, block_hash FROM chain_cursor").fetchone()
 
     async def _is_ready(self) -> bool:
         with contextlib.suppress(httpx.HTTPError):
