@@ -37,7 +37,7 @@ START_SECONDS = 120.0
 REST_SECONDS = 180.0
 EARNING_SECONDS = 120.0
 LOOK_SECONDS = 0.05
-BLOCKS_AT_ONCE, BLOCKS_SECONDS = 2, 0.1
+BLOCKS_AT_ONCE, BLOCKS_SECONDS = 4, 0.1
 BEHIND_MAX = STATES_KEPT // 2
 """The contracts have to be asked as of the last block that the store has read."""
 WORD_SECONDS = 0.01
