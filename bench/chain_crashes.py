@@ -7,14 +7,14 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import reorgs
 from bench.books import Findings, audit, read_books
 from bench.chain_books import Agreement
-from bench.chain_stage import KILLED, ChainStage, mining, restless
+from bench.chain_stage import KILLED, PATIENT, RESTLESS, ChainStage, mining, restless
 from bench.chain_traffic import Crowd
 from bench.crash import copied
 
@@ -33,6 +33,7 @@ POINTS: Mapping[str, int] = {
     "clearance.granted": 2,
 }
 """Each point, and after how many passes at most a process dies there: a span is read many times a second."""
+CLEARANCE_POINT = "clearance.granted"
 CYCLE_SECONDS = 30.0
 """A process that has not reached its point by then is not going to."""
 TRIES_MAX = 3
@@ -99,6 +100,7 @@ async def crashes(
         number = 0
         while run.cycles < cycles and number < TRIES_MAX * cycles and time.monotonic() - started_at < seconds:
             point = list(POINTS)[number % len(POINTS)]
+            crowd.people.leaving = leaving(point, number // len(POINTS))
             number += 1
             await cycle(stage, run, point, chance, say=lambda line: say(f"cycle {run.cycles} of {cycles}, {line}"))
             if number % rest_every == 0 and run.cycles < cycles:
@@ -106,6 +108,15 @@ async def crashes(
                 crowd.start(acting=True)
         await rested(stage, crowd, run, run.agreement)
     run.seconds += time.monotonic() - started_at
+
+
+def leaving(point: str, turn: int) -> Sequence[str]:
+    """Who asks for clearances in a cycle. At the point behind one there are as many who can have one as it takes."""
+    if point != CLEARANCE_POINT:
+        return RESTLESS
+    count = POINTS[CLEARANCE_POINT]
+    first = turn * count % len(PATIENT)
+    return PATIENT[first : first + count]
 
 
 async def cycle(

@@ -44,9 +44,12 @@ WORD_SECONDS = 0.01
 SLOTS = 64
 STEADY, RATE = "steady", 4.0
 """The requester whose every prompt must be answered and charged, and its prompts a second."""
-STEADY_DEPOSIT_WEI = 5_000 * TOKEN
+LARGE_DEPOSIT_WEI = 5_000 * TOKEN
 RESTLESS = ("ann", "bob", "cleo", "dan", "eve", "fay")
 """Requesters who come and go with their money, so that some of their prompts are refused."""
+PATIENT = ("gil", "hal", "ida", "joe", "kim", "lou")
+"""They keep their deposits until somebody must be there who can be cleared at once: a clearance that is lost with its
+coordinator stands in its account's way for a minute."""
 KEY_SCOPES = "inference,read,withdraw"
 
 SETTINGS: dict[str, Any] = {
@@ -118,8 +121,8 @@ class ChainStage:
         self.seat = dataclasses.replace(self.seat, node_id=self.world.next_node_id)
         key_hash = from_hex(entry.node_key_hash, name="node_key_hash", length_bytes=32)
         self.world.do(self.world.person("operator"), self.world.locker.register_node(MINIMUM_STAKE_WEI, 1, key_hash))
-        for name in (STEADY, *RESTLESS):
-            amount_wei = STEADY_DEPOSIT_WEI if name == STEADY else 50 * TOKEN
+        for name in (STEADY, *RESTLESS, *PATIENT):
+            amount_wei = 50 * TOKEN if name in RESTLESS else LARGE_DEPOSIT_WEI
             self.world.do(self.world.person(name), self.world.vault.deposit(amount_wei))
         self.world.mine(CONFIRMATIONS)
         self._make_keys()
@@ -127,7 +130,7 @@ class ChainStage:
     def _make_keys(self) -> None:
         store = Store.open(self.store_url)
         try:
-            for name in (STEADY, *RESTLESS):
+            for name in (STEADY, *RESTLESS, *PATIENT):
                 key, now = commands.new_key(), time.time_ns() // 1_000_000
                 issue = commands.KeyCommand(
                     key_id=key.key_id,

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -127,6 +127,8 @@ class Restless:
         self.acknowledged: defaultdict[str, list[str]] = defaultdict(list)
         self.answers: Counter[str] = Counter()
         self.problems: list[str] = []
+        self.leaving: Sequence[str] = RESTLESS
+        """Who asks for clearances."""
         self._stage = stage
         self._chance = chance
         self._number = 0
@@ -171,7 +173,7 @@ class Restless:
 
     async def _clearing(self) -> None:
         while True:
-            await self.clear(self._chance.choice(RESTLESS))
+            await self.clear(self._chance.choice(self.leaving))
             await asyncio.sleep(self._chance.uniform(0, 2 * PROMPT_SECONDS))
 
     async def clear(self, name: str) -> None:
