@@ -1,5 +1,4 @@
-"""Run the whole test suite in two parts beside each other: the contracts, which only compute, and all the rest, which
-mostly waits.
+"""Run the whole test suite: the contracts' part, which only computes, beside all the rest, which mostly waits.
 
     python scripts/tests.py     exit 0 when both parts passed
 
@@ -18,8 +17,7 @@ from contextlib import contextmanager
 
 from machine import REPOSITORY
 
-CONTRACTS = ("tests/contracts", "tests/bench/test_chain_faults.py")
-"""And what is killed below a chain, so that the two parts take about as long."""
+CONTRACTS = "tests/contracts"
 NICENESS = 5
 # The rest takes a few minutes more at most; contracts that hang must not hang everything.
 CONTRACTS_SECONDS_MAX = 1_800
@@ -27,13 +25,12 @@ CONTRACTS_SECONDS_MAX = 1_800
 
 def main() -> int:
     with tempfile.TemporaryFile() as shown, contracts_beside(shown.fileno()) as contracts:
-        ignored = [f"--ignore={path}" for path in CONTRACTS]
-        rest = subprocess.run(pytest("tests", *ignored), cwd=REPOSITORY, check=False).returncode
+        rest = subprocess.run(pytest("tests", f"--ignore={CONTRACTS}"), cwd=REPOSITORY, check=False).returncode
         beside = ended(contracts)
         shown.seek(0)
         sys.stdout.buffer.write(shown.read())
         sys.stdout.flush()
-    print(f"{CONTRACTS[0]}: {verdict(beside)}; all the rest, further up: {verdict(rest)}", flush=True)
+    print(f"{CONTRACTS}: {verdict(beside)}; all the rest, further up: {verdict(rest)}", flush=True)
     return rest or beside
 
 
@@ -44,7 +41,7 @@ def pytest(*arguments: str) -> list[str]:
 @contextmanager
 def contracts_beside(output: int) -> Generator[subprocess.Popen[bytes]]:
     """The contracts' tests in a process group of their own, which ends with this block whatever happens."""
-    command = pytest(*CONTRACTS, "-o", "cache_dir=.pytest_cache/contracts")
+    command = pytest(CONTRACTS, "-o", "cache_dir=.pytest_cache/contracts")
     with subprocess.Popen(
         ["nice", "-n", str(NICENESS), *command],
         cwd=REPOSITORY,
