@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from parallelix.protocol.records import Batch
+from parallelix.protocol.records import Batch, Verdict
 
 
 class Offer(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,6 +21,44 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     model_digest: str
     workload_class: str
     deadline_ms: int
+    is_audit: bool = False
+    """The unit is an audit: `request_id` is its id, and its payload is what `OpenAudit` made."""
+
+
+class OpenAudit(msgspec.Struct, frozen=True, kw_only=True):
+    """A verified result was drawn: keep its claim, and make the audit's payload. It comes before the audit's first
+    `Offer`, in the step that records the execution."""
+
+    audit_id: str
+    request_id: str
+    attempt_id: str
+    prepared_from: str = ""
+    """Of a prepared audit, whose right answer is known: the audit id that it repeats."""
+
+
+class PoseChallenge(msgspec.Struct, frozen=True, kw_only=True):
+    """Ask the node for an ordinary-looking inference on the coordinator's own account: an `Admit` with `only_node`."""
+
+    node_id: int
+    model: str
+    tokens: int
+    """How many the answer should have for its speed to be measured."""
+
+
+class RunAgain(msgspec.Struct, frozen=True, kw_only=True):
+    """Nothing in the audit could be compared: its payload becomes the whole unit."""
+
+    audit_id: str
+
+
+class AuditEnded(msgspec.Struct, frozen=True, kw_only=True):
+    """Forget the claim; tell the requester. `refunded_wei` is above 0 where a charge was given back."""
+
+    audit_id: str
+    request_id: str
+    verdict: Verdict
+    reason: str
+    refunded_wei: int = 0
 
 
 class Withdraw(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +90,10 @@ class RequestProgress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AnchorBatch(msgspec.Struct, frozen=True, kw_only=True):
+    """`epoch` is the newest that a record of the batch, or of one before it, was drawn in."""
+
     batch: Batch
+    epoch: int = 0
 
 
 class StandingChanged(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,7 +109,19 @@ class LogEvent(msgspec.Struct, frozen=True, kw_only=True):
     fields: dict[str, Any]
 
 
-Effect: TypeAlias = Offer | Withdraw | TellRejection | RequestProgress | AnchorBatch | StandingChanged | LogEvent
+Effect: TypeAlias = (
+    Offer
+    | OpenAudit
+    | RunAgain
+    | AuditEnded
+    | PoseChallenge
+    | Withdraw
+    | TellRejection
+    | RequestProgress
+    | AnchorBatch
+    | StandingChanged
+    | LogEvent
+)
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True):

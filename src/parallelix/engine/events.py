@@ -13,6 +13,7 @@ from parallelix.engine.catalogue import Priority
 from parallelix.engine.chain_facts import ChainFact
 from parallelix.protocol.messages import Manifest
 from parallelix.protocol.registry import Registration
+from parallelix.protocol.spot_check import Finding
 from parallelix.protocol.work import Usage, WorkKind
 
 
@@ -35,6 +36,8 @@ class Admit(msgspec.Struct, frozen=True, kw_only=True):
     attached: bool = False
     idempotency_key: str = ""
     fingerprint: str = ""
+    only_node: int | None = None
+    """The one node that may serve it: a challenge."""
 
 
 class Cancel(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,6 +87,8 @@ class ExecutionFacts(msgspec.Struct, frozen=True, kw_only=True):
     result_hash: str
     poe_commitment: str
     model_digest: str
+    draw: int = 0
+    """`sampling.draw` under the secret of the attempt's epoch."""
 
 
 class ResultReturned(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,6 +101,31 @@ class ResultReturned(msgspec.Struct, frozen=True, kw_only=True):
     facts: ExecutionFacts | None = None
     code: str = ""
     message: str = ""
+
+
+class AuditAnswered(msgspec.Struct, frozen=True, kw_only=True):
+    """An auditor's verified answer, compared with the executor's claim, and with the first auditor's answer where this
+    is the third node's."""
+
+    attempt_id: str
+    node_id: int
+    finding: Finding
+    third: Finding | None = None
+    """Against the first auditor's answer."""
+
+
+class EpochBegan(msgspec.Struct, frozen=True, kw_only=True):
+    """The secret of `epoch` is committed to (0x-hex): attempts from now on belong to it."""
+
+    epoch: int
+    commitment: str
+
+
+class EpochRevealed(msgspec.Struct, frozen=True, kw_only=True):
+    """The secret of a past epoch (0x-hex) is public."""
+
+    epoch: int
+    secret: str
 
 
 class BatchConfirmed(msgspec.Struct, frozen=True, kw_only=True):
@@ -192,6 +222,9 @@ Event: TypeAlias = (
     | Heartbeat
     | Acknowledged
     | ResultReturned
+    | AuditAnswered
+    | EpochBegan
+    | EpochRevealed
     | BatchConfirmed
     | ChainSpan
     | ChainProvisional

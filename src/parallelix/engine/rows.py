@@ -71,6 +71,8 @@ class AttemptRow(Row, frozen=True, kw_only=True):
     started_at: int
     deadline_at: int
     finished_at: int
+    epoch: int = 0
+    """Of sampling, fixed at the dispatch."""
 
 
 class TransferRow(Row, frozen=True, kw_only=True):
@@ -123,6 +125,7 @@ class BatchRow(Row, frozen=True, kw_only=True):
     closed_at: int
     confirmed_at: int
     reference: str
+    epoch: int = 0
 
 
 class NodeRow(Row, frozen=True, kw_only=True):
@@ -261,3 +264,65 @@ class NodeLivenessRow(Row, frozen=True, kw_only=True):
     online: bool
     voids_pending: int
     void_until: int
+
+
+class AuditRow(Row, frozen=True, kw_only=True):
+    """One execution that was drawn, from then until its verdict. An open one is begun anew after a restart: what was
+    asked of auditors before is forgotten. `verdict` is empty while it is open."""
+
+    table: ClassVar[str] = "audits"
+    key: ClassVar[tuple[str, ...]] = ("audit_id",)
+
+    audit_id: str
+    request_id: str
+    execution_sequence: int
+    execution_hash: str
+    node_id: str
+    """The executor."""
+    verdict: str
+    reason: str
+    auditor_id: str
+    third_id: str
+    opened_at: int
+    finished_at: int
+    refunded_wei: str
+    audit_sequence: int
+    """Of the audit's record; -1 while there is none."""
+    prepared_from: str = ""
+    """The audit that this one repeats in order to test its auditor; such a one has no record."""
+
+
+class NodeTrustRow(Row, frozen=True, kw_only=True):
+    """What is known of a node's honesty and speed. Evidence is log-likelihood in thousandths of a nat; times are Unix
+    milliseconds, 0 for never."""
+
+    table: ClassVar[str] = "node_trust"
+    key: ClassVar[tuple[str, ...]] = ("node_id",)
+
+    node_id: str
+    passes: int
+    """Audits passed since the last that was not: they set the rate."""
+    executor_millinats: int
+    auditor_millinats: int
+    unusable_millinats: int
+    audited: int
+    disagreed: int
+    proven_at: int
+    """When it last met the speed floor of its tier."""
+    strikes: int
+    """Units running that it did not acknowledge in time."""
+    benched_at: int
+    bench_reason: str
+
+
+class EpochRow(Row, frozen=True, kw_only=True):
+    """An epoch of sampling: 0x-hex of the secret's hash, and of the secret itself once it is public."""
+
+    table: ClassVar[str] = "epochs"
+    key: ClassVar[tuple[str, ...]] = ("epoch",)
+
+    epoch: int
+    commitment: str
+    secret: str
+    began_at: int
+    revealed_at: int

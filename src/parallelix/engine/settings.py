@@ -65,6 +65,34 @@ class EngineSettings:
     """For so long after its last measurement a node's speed is believed. Without an end, a node that was once too slow
     for a kind of work would never be given the work that shows it has recovered."""
 
+    # Audits. docs/audits.md says how the figures of evidence were chosen.
+    audits: bool = True
+    """Off: nothing is drawn, and records say rate 0."""
+    sampling_floor_percent: int = 10
+    """The rate that a node which passed long enough stays at: one of 100, 50, 20, 10, or anything below."""
+    passes_per_rate: int = 10
+    """Audits to pass for the next lower rate."""
+    audit_queue_ms: int = 10 * MINUTE_MS
+    """How long an audit waits for a second node, or a third; then its execution is recorded as unaudited."""
+    audit_deadline_ms: int = 60 * SECOND_MS
+    """A few short prefills, and perhaps a model to load."""
+    audit_attempts_max: int = 6
+    audits_open_max: int = 20_000
+    """Near 30 KiB each with their claims in the shell; beyond it what is drawn is recorded as unaudited."""
+    prepared_percent: int = 5
+    """Of the audits that agreed, how many are put to another auditor as one whose answer is known."""
+
+    # Challenges.
+    proof_ms: int = 6 * HOUR_MS
+    """For so long after a node met its tier's speed floor it need not show it again."""
+    challenge_lead_ms: int = HOUR_MS
+    """So long before that time is over an idle node is challenged, at a moment it cannot foresee."""
+    challenge_retry_ms: int = 10 * MINUTE_MS
+    """A node that failed is asked again after this."""
+    challenge_tokens: int = 64
+    strikes_to_bench: int = 3
+    """Units running that a node did not acknowledge in time; then it is offline until it passes a challenge."""
+
     # Records.
     batch_ms: int = 600 * SECOND_MS
     batch_records_max: int = 4096

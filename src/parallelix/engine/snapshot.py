@@ -6,14 +6,17 @@ import msgspec
 
 from parallelix.engine.rows import (
     AttemptRow,
+    AuditRow,
     BalanceRow,
     BatchRow,
     ChainCursorRow,
     ClearanceRow,
+    EpochRow,
     FaultRow,
     KeyRow,
     NodeLivenessRow,
     NodeRow,
+    NodeTrustRow,
     RecordRow,
     RegistrationRow,
     RequestRow,
@@ -61,3 +64,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """The open ones."""
     registrations: tuple[RegistrationRow, ...] = ()
     liveness: tuple[NodeLivenessRow, ...] = ()
+    audits: tuple[AuditRow, ...] = ()
+    """The open ones, oldest first. `requests` holds theirs too: what is drawn is charged after its audit."""
+    trust: tuple[NodeTrustRow, ...] = ()
+    epochs: tuple[EpochRow, ...] = ()
+    """The present one and those not revealed yet, in order."""

@@ -132,6 +132,21 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     message: ShortText = ""
 
 
+class Notice(msgspec.Struct, frozen=True, kw_only=True):
+    """What the coordinator thinks of the calling node, told with each heartbeat. `rate_percent` is how many of its
+    results are audited; `benched` says why it does not count as online, empty while it does; times are Unix
+    milliseconds, 0 for never."""
+
+    rate_percent: Annotated[int, Meta(ge=0, le=100)] = 0
+    audited: Count = 0
+    disagreed: Count = 0
+    strikes: Count = 0
+    proven_at: Count = 0
+    prove_until: Count = 0
+    benched: ShortText = ""
+    removed_until: Count = 0
+
+
 class UptimeReceipt(msgspec.Struct, frozen=True, kw_only=True):
     """`signature` is the coordinator's over `signing.receipt_text`; the operator keeps it.
 
@@ -146,6 +161,7 @@ class UptimeReceipt(msgspec.Struct, frozen=True, kw_only=True):
     server_time: Count
     started_at: Count = 0
     signature: Annotated[str, Meta(max_length=256)]
+    notice: Notice | None = None
 
 
 class UptimeProof(msgspec.Struct, frozen=True, kw_only=True):

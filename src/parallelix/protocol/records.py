@@ -1,4 +1,5 @@
-"""The chain of records: one `ExecutionRecord` for each verified execution, each naming the hash of the one before.
+"""The chain of records: an `ExecutionRecord` for each verified execution and an `AuditRecord` for each that was drawn,
+each naming the hash of the one before.
 
 Nothing in the chain is ever edited. A record says nothing that identifies a node, a prompt or an answer: hashes of
 those are salted, and the proof of execution appears only as its commitment.
@@ -8,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from typing import Literal
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
+from msgspec import Meta
 
 from parallelix.protocol import canonical
 from parallelix.protocol.canonical import Count
@@ -42,6 +44,26 @@ class ExecutionRecord(msgspec.Struct, frozen=True, kw_only=True):
     finished_at: Count
 
 
+Verdict: TypeAlias = Literal["agree", "disagree", "inconclusive", "unaudited"]
+
+
+class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of an execution that was drawn. `execution_hash` is its record's, `reason` a stable code."""
+
+    version: Literal[1] = 1
+    kind: Literal["audit"] = "audit"
+    sequence: Count
+    previous_hash: str
+    execution_hash: str
+    verdict: Verdict
+    reason: Annotated[str, Meta(max_length=64)]
+    finished_at: Count
+
+
+Record: TypeAlias = ExecutionRecord | AuditRecord
+"""Both kinds stand in one chain. `decode_record` tells them apart."""
+
+
 class BrokenChain(Malformed):
     """A record that does not follow from the one before it: something was edited, dropped, added or reordered."""
 
@@ -52,16 +74,28 @@ class BrokenChain(Malformed):
         self.sequence = sequence
 
 
-def record_hash(record: ExecutionRecord) -> str:
+class _Kind(msgspec.Struct, frozen=True):
+    kind: str
+
+
+def decode_record(data: bytes) -> Record:
+    """The record whose canonical bytes these are. Raises `Malformed`."""
+    kind = canonical.decode_json(data, _Kind).kind
+    if kind == "audit":
+        return canonical.decode(data, AuditRecord)
+    return canonical.decode(data, ExecutionRecord)
+
+
+def record_hash(record: Record) -> str:
     return to_hex(hashlib.sha256(canonical.encode(record)).digest())
 
 
-def record_hash_bytes(record: ExecutionRecord) -> bytes:
+def record_hash_bytes(record: Record) -> bytes:
     return hashlib.sha256(canonical.encode(record)).digest()
 
 
 def verify_chain(
-    records: Iterable[ExecutionRecord],
+    records: Iterable[Record],
     *,
     previous_hash: str = GENESIS_HASH,
     first_sequence: int = 0,
@@ -101,4 +135,5 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
 class RecordPage(msgspec.Struct, frozen=True, kw_only=True):
     """Records in the order of the chain; empty behind its end."""
 
-    data: tuple[ExecutionRecord, ...]
+    data: tuple[msgspec.Raw, ...]
+    """Each one canonical JSON; `decode_record` reads it."""

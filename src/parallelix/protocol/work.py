@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
+from msgspec import Meta
 
 from parallelix.protocol import canonical
 from parallelix.protocol.canonical import Count, Integer
@@ -27,6 +28,11 @@ ENTRIES_DOMAIN = "parallelix/entries/v1"
 ENTRIES_PER_TOKEN_MAX = 2
 ENTRIES_SPARE = 64
 """Beyond two for each token asked for: a runtime may split what one token wrote, and show one that wrote nothing."""
+ENTRY_TOP = 5
+"""Alternatives that an executor returns with every token, asked for or not: an audit compares them."""
+PROBE_TOP = 20
+"""Alternatives that an auditor returns: the most that runtimes give."""
+PROBES_MAX = 64
 BRACKETS_PER_ENTRY_MAX = 128
 """An entry with twenty alternatives has 22 of its own, and some in its texts. Five bytes of JSON become a hundred of
 memory, so a result that claims millions of entries is refused before it is read."""
@@ -62,8 +68,17 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     top_logprobs: Count = 0
 
 
+class Probes(msgspec.Struct, frozen=True, kw_only=True):
+    """Where an auditor predicts one token each: after the first `positions[i]` UTF-8 bytes of `text`, which follows the
+    prompt as the answer's beginning. Positions rise, the first is 0, the last is the length of `text`."""
+
+    text: str
+    positions: Annotated[tuple[Count, ...], Meta(min_length=1, max_length=PROBES_MAX)]
+
+
 class Payload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The whole of one inference request, as the node decrypts it."""
+    """The whole of one inference request, as the node decrypts it. With `probes` it is an audit: nothing is generated,
+    and the answer has one entry and one count of prompt tokens for each position."""
 
     version: Literal[1] = 1
     kind: WorkKind
@@ -76,6 +91,7 @@ class Payload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     response_format: str = ""
     """JSON text of the OpenAI `response_format` object, or nothing."""
     sampling: Sampling
+    probes: Probes | None = None
 
 
 class ResultContent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -87,6 +103,8 @@ class ResultContent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     embeddings: tuple[str, ...] = ()
     """Each vector as little-endian 32-bit floats in base64url."""
     finish_reason: FinishReason
+    probe_prompt_tokens: tuple[Count, ...] = ()
+    """Of an audit: how many tokens the runtime counted before each position, prompt included."""
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
