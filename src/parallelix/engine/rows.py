@@ -307,6 +307,8 @@ class NodeTrustRow(Row, frozen=True, kw_only=True):
     unusable_millinats: int
     audited: int
     disagreed: int
+    first_attached_at: int
+    """From here runs the time in which it must meet the speed floor of its tier for the first time."""
     proven_at: int
     """When it last met the speed floor of its tier."""
     strikes: int
