@@ -6,11 +6,13 @@ from typing import Any
 
 import msgspec
 
-from parallelix.coordinator.store.rows import EnvelopeRow, PayloadRow, ResultRow
+from parallelix.coordinator.store.rows import ClaimRow, EnvelopeRow, PayloadRow, ResultRow
 from parallelix.engine.rows import (
     AttemptRow,
+    AuditRow,
     BatchRow,
     ClearanceRow,
+    EpochRow,
     FaultRow,
     KeyRow,
     NodeRow,
@@ -112,3 +114,21 @@ def envelope(number: int, *, of: int) -> EnvelopeRow:
 
 def result(of: int, *, expires_at: int) -> ResultRow:
     return filled(ResultRow, request_id=request_id(of), sealed=b"result", expires_at=expires_at)
+
+
+def audit_id(number: int) -> str:
+    return f"sub_{number:064x}"
+
+
+def audit(number: int, *, of: int, **known: object) -> AuditRow:
+    ordinary = {"node_id": "7", "opened_at": NOW + number, "refunded_wei": "0", "audit_sequence": -1}
+    return filled(AuditRow, audit_id=audit_id(number), request_id=request_id(of), **ordinary | known)
+
+
+def claim(number: int) -> ClaimRow:
+    return ClaimRow(audit_id=audit_id(number), sealed=b"\x00claim\xff", wrapped_key=b"\xfe")
+
+
+def epoch(number: int, *, revealed_at: int = 0) -> EpochRow:
+    secret = f"0x{number:064x}" if revealed_at else ""
+    return filled(EpochRow, epoch=number, secret=secret, began_at=NOW + number, revealed_at=revealed_at)

@@ -13,7 +13,7 @@ from parallelix.coordinator.store.readers import (
     PAYLOAD_KEPT_MS,
     Readers,
 )
-from parallelix.coordinator.store.rows import CommandRow, EnvelopeRow, IntentRow, PayloadRow, ResultRow
+from parallelix.coordinator.store.rows import ClaimRow, CommandRow, EnvelopeRow, IntentRow, PayloadRow, ResultRow
 from parallelix.coordinator.store.statements import Delete
 from parallelix.coordinator.store.store import Store
 from parallelix.engine.rows import RequestRow
@@ -78,9 +78,29 @@ async def test_what_is_not_there_is_none(readers: Readers) -> None:
     assert await readers.record_of_request(nothing) is None
     assert await readers.batch(0) is None
     assert await readers.batch_of(0) is None
+    assert await readers.audit_of_request(nothing) is None
+    assert await readers.claim(nothing) is None
+    assert await readers.epochs() == []
+
     assert await readers.attempts_of(nothing) == []
     assert await readers.records_range(0, 10) == []
     assert [transfer async for transfer in readers.transfers()] == []
+
+
+async def test_the_audit_of_a_request_is_not_the_one_that_tests_its_auditor(store: Store, readers: Readers) -> None:
+    audit, claim = scenes.audit(1, of=1, verdict="agree"), scenes.claim(1)
+    store.commit([scenes.request(1), audit, scenes.audit(2, of=1, prepared_from=scenes.audit_id(1)), claim])
+    assert await readers.audit_of_request(scenes.request_id(1)) == audit
+    assert await readers.claim(scenes.audit_id(1)) == claim
+    store.commit([Delete(row_type=ClaimRow, key=(audit.audit_id,))])
+    assert await readers.claim(audit.audit_id) is None
+
+
+async def test_epochs_come_in_order_a_page_at_a_time(store: Store, readers: Readers) -> None:
+    epochs = [scenes.epoch(number, revealed_at=number // 2) for number in range(12)]
+    store.commit(list(reversed(epochs)))
+    assert await readers.epochs(limit=5) == epochs[:5]
+    assert await readers.epochs(first=9) == epochs[9:]
 
 
 async def test_each_row_is_found_by_its_key(store: Store, readers: Readers) -> None:

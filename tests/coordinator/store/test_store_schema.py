@@ -80,6 +80,18 @@ def test_a_key_of_the_first_schema_may_after_the_migration_what_it_could_before(
         assert store.load(now=scenes.NOW).keys == (structs.replace(key, scopes="inference,read", kind="key"),)
 
 
+def test_faults_stay_through_the_migration_that_frees_them_of_attempts(new_url: str) -> None:
+    fault, foreign = scenes.fault(1, at=scenes.NOW), scenes.fault(2, at=scenes.NOW)
+    with closing(Store.open(new_url)) as store:
+        store.acquire("this version")
+        store.commit([scenes.request(1), scenes.attempt(1, of=1), fault, foreign])
+    with backend_of(new_url).engine.begin() as connection:
+        command.downgrade(alembic_config(connection), "0002")
+        assert inspect(connection).get_foreign_keys("faults")
+    with closing(Store.open(new_url)) as store:
+        assert store.load(now=scenes.NOW).faults == (fault,)
+
+
 def test_a_schema_from_the_future_is_refused(new_url: str) -> None:
     Store.open(new_url).close()
     with backend_of(new_url).engine.begin() as connection:

@@ -7,7 +7,7 @@ import store_scenes as scenes
 
 from parallelix.coordinator.store.store import Store
 from parallelix.engine.lifecycle import FINAL_REQUEST_STATES, RequestState
-from parallelix.engine.rows import BalanceRow, ChainCursorRow, NodeLivenessRow, RegistrationRow, Row
+from parallelix.engine.rows import BalanceRow, ChainCursorRow, NodeLivenessRow, NodeTrustRow, RegistrationRow, Row
 from parallelix.engine.snapshot import Idempotent, Snapshot
 from parallelix.engine.uptime import HOURS_KEPT
 
@@ -111,6 +111,36 @@ def test_what_is_known_of_the_chain_is_loaded_with_the_open_clearances_only(stor
     assert sorted(snapshot.vault_accounts, key=lambda row: row.account) == accounts
     assert (list(snapshot.registrations), list(snapshot.liveness)) == (nodes, liveness)
     assert list(snapshot.clearances) == clearances[2:]
+
+
+def test_a_request_whose_audit_is_open_is_loaded_though_a_confirmed_batch_covers_it(store: Store) -> None:
+    requests = [scenes.request(number, state="completed", record_sequence=number) for number in range(3)]
+    audits = [scenes.audit(number, of=number, verdict=("agree", "", "")[number]) for number in range(3)]
+    store.commit([*requests, *(scenes.record(number, of=number) for number in range(3)), *reversed(audits)])
+    store.commit([scenes.batch(0, first=0, last=2, confirmed_at=1)])
+    snapshot = store.load(now=scenes.NOW)
+    assert (snapshot.requests, snapshot.audits) == (tuple(requests[1:]), tuple(audits[1:]))
+
+
+def test_a_request_is_not_loaded_again_for_its_audits_record(store: Store) -> None:
+    store.commit([scenes.request(0, state="completed", record_sequence=0), scenes.record(0, of=0)])
+    store.commit([scenes.batch(0, first=0, last=0, confirmed_at=1)])
+    store.commit([scenes.audit(0, of=0, verdict="agree", audit_sequence=1), scenes.record(1, of=0)])
+    snapshot = store.load(now=scenes.NOW)
+    assert (snapshot.requests, snapshot.records) == ((), (scenes.record(1, of=0),))
+
+
+def test_the_present_epoch_is_loaded_with_those_not_revealed(store: Store) -> None:
+    store.commit([scenes.epoch(0, revealed_at=1), scenes.epoch(1), scenes.epoch(2, revealed_at=2), scenes.epoch(3)])
+    assert store.load(now=scenes.NOW).epochs == (scenes.epoch(1), scenes.epoch(3))
+    store.commit([scenes.epoch(1, revealed_at=3), scenes.epoch(3, revealed_at=3)])
+    assert store.load(now=scenes.NOW).epochs == (scenes.epoch(3, revealed_at=3),)
+
+
+def test_what_is_known_of_each_nodes_honesty_is_loaded(store: Store) -> None:
+    trust = [scenes.filled(NodeTrustRow, node_id=str(number), executor_millinats=-(2**40)) for number in range(2)]
+    store.commit(trust)
+    assert sorted(store.load(now=scenes.NOW).trust, key=lambda row: row.node_id) == trust
 
 
 def test_everything_survives_a_restart(url: str, store: Store) -> None:

@@ -6,14 +6,17 @@ from parallelix.coordinator.store import queries
 from parallelix.coordinator.store.backend import Reading
 from parallelix.engine.rows import (
     AttemptRow,
+    AuditRow,
     BalanceRow,
     BatchRow,
     ChainCursorRow,
     ClearanceRow,
+    EpochRow,
     FaultRow,
     KeyRow,
     NodeLivenessRow,
     NodeRow,
+    NodeTrustRow,
     RecordRow,
     RegistrationRow,
     RequestRow,
@@ -45,6 +48,9 @@ def read_snapshot(reading: Reading, *, now: int) -> Snapshot:
         clearances=tuple(reading.rows(ClearanceRow, queries.OPEN_CLEARANCES)),
         registrations=tuple(reading.rows(RegistrationRow, queries.REGISTRATIONS)),
         liveness=tuple(reading.rows(NodeLivenessRow, queries.NODE_LIVENESS)),
+        audits=tuple(reading.rows(AuditRow, queries.OPEN_AUDITS)),
+        trust=tuple(reading.rows(NodeTrustRow, queries.NODE_TRUST)),
+        epochs=tuple(reading.rows(EpochRow, queries.UNREVEALED_EPOCHS)),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from parallelix.coordinator.store.schema import OPEN
+from parallelix.coordinator.store.schema import OPEN, OPEN_AUDIT
 
 # One key, one row.
 REQUEST = "SELECT {columns} FROM requests WHERE request_id = :request_id"
@@ -12,6 +12,7 @@ RESULT = "SELECT {columns} FROM results WHERE request_id = :request_id"
 COMMAND = "SELECT {columns} FROM commands WHERE command_id = :command_id"
 BATCH = "SELECT {columns} FROM batches WHERE number = :number"
 RECORD_BY_HASH = "SELECT {columns} FROM records WHERE record_hash = :record_hash"
+CLAIM = "SELECT {columns} FROM claims WHERE audit_id = :audit_id"
 LEADER = "SELECT {columns} FROM leader WHERE id = 1"
 
 # The request names its record, so that the chain needs no index by request.
@@ -41,6 +42,8 @@ ORDER BY admitted_at DESC, request_id DESC LIMIT :limit
 RECORDS_RANGE = """
 SELECT {columns} FROM records WHERE sequence BETWEEN :first AND :last ORDER BY sequence LIMIT :limit
 """
+AUDIT_OF_REQUEST = "SELECT {columns} FROM audits WHERE request_id = :request_id AND prepared_from = ''"
+EPOCHS_FROM = "SELECT {columns} FROM epochs WHERE epoch >= :first ORDER BY epoch LIMIT :limit"
 TRANSFERS_AFTER = """
 SELECT {columns} FROM transfers WHERE transfer_id > :after ORDER BY transfer_id LIMIT :limit
 """
@@ -64,11 +67,15 @@ EXPIRED_INTENTS = """
 SELECT intent_id FROM intents WHERE state IN ('final', 'dead') AND created_at <= :before LIMIT :limit
 """
 
-# What a restart needs. A charge posts when a confirmed batch covers the record, and batches are confirmed in order.
+# What a restart needs. A charge posts when a confirmed batch covers the record, and batches are confirmed in order; for
+# a request that is audited not before the verdict.
 _CONFIRMED_THROUGH = "(SELECT coalesce(max(last), -1) FROM batches WHERE confirmed_at > 0)"
 _LIVE = f"""
     SELECT request_id FROM requests WHERE {OPEN}
-    UNION SELECT request_id FROM records WHERE sequence > {_CONFIRMED_THROUGH}
+    UNION SELECT records.request_id FROM records JOIN requests
+        ON requests.request_id = records.request_id AND requests.record_sequence = records.sequence
+        WHERE records.sequence > {_CONFIRMED_THROUGH}
+    UNION SELECT request_id FROM audits WHERE {OPEN_AUDIT}
 """
 LIVE_REQUESTS = f"SELECT {{columns}} FROM requests WHERE request_id IN ({_LIVE}) ORDER BY admitted_at, request_id"
 LIVE_ATTEMPTS = f"SELECT {{columns}} FROM attempts WHERE request_id IN ({_LIVE}) ORDER BY request_id, number"
@@ -97,6 +104,11 @@ VAULT_ACCOUNTS = "SELECT {columns} FROM vault_accounts"
 OPEN_CLEARANCES = "SELECT {columns} FROM clearances WHERE state = 'open'"
 REGISTRATIONS = "SELECT {columns} FROM registrations"
 NODE_LIVENESS = "SELECT {columns} FROM node_liveness"
+OPEN_AUDITS = f"SELECT {{columns}} FROM audits WHERE {OPEN_AUDIT} ORDER BY opened_at, execution_sequence, audit_id"
+NODE_TRUST = "SELECT {columns} FROM node_trust"
+UNREVEALED_EPOCHS = """
+SELECT {columns} FROM epochs WHERE revealed_at = 0 OR epoch = (SELECT max(epoch) FROM epochs) ORDER BY epoch
+"""
 INTENT = "SELECT {columns} FROM intents WHERE intent_id = :intent_id"
 OPEN_INTENTS = "SELECT {columns} FROM intents WHERE state IN ('new', 'signed', 'mined') ORDER BY created_at, intent_id"
 

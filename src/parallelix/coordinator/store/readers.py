@@ -18,9 +18,9 @@ from parallelix.coordinator.store import queries
 from parallelix.coordinator.store.backend import Backend, Reading
 from parallelix.coordinator.store.backends import backend_of
 from parallelix.coordinator.store.errors import StoreFailed
-from parallelix.coordinator.store.rows import CommandRow, EnvelopeRow, IntentRow, PayloadRow, ResultRow
+from parallelix.coordinator.store.rows import ClaimRow, CommandRow, EnvelopeRow, IntentRow, PayloadRow, ResultRow
 from parallelix.coordinator.store.statements import Delete
-from parallelix.engine.rows import AttemptRow, BatchRow, RecordRow, RequestRow, Row, TransferRow
+from parallelix.engine.rows import AttemptRow, AuditRow, BatchRow, EpochRow, RecordRow, RequestRow, Row, TransferRow
 from parallelix.engine.settings import DAY_MS, HOUR_MS
 from parallelix.protocol.ids import is_unit_id
 
@@ -29,6 +29,7 @@ THREADS = 4
 PAGE_MAX = 200
 RECORDS_MAX = 4096
 """As many as a batch may hold."""
+EPOCHS_MAX = 1000
 COMMANDS_MAX = 100
 TRANSFERS_PAGE = 1000
 PAYLOAD_KEPT_MS = DAY_MS
@@ -106,6 +107,17 @@ class Readers:
     async def batch_of(self, sequence: int) -> BatchRow | None:
         """The batch that holds a record, once there is one."""
         return await self._row(BatchRow, queries.BATCH_OF, sequence=sequence)
+
+    async def audit_of_request(self, request_id: str) -> AuditRow | None:
+        """What became of the audit of the request's execution; None where it was not drawn."""
+        return await self._row(AuditRow, queries.AUDIT_OF_REQUEST, request_id=request_id)
+
+    async def claim(self, audit_id: str) -> ClaimRow | None:
+        return await self._row(ClaimRow, queries.CLAIM, audit_id=audit_id)
+
+    async def epochs(self, *, first: int = 0, limit: int = EPOCHS_MAX) -> list[EpochRow]:
+        """Those from `first` on in order, at most `limit` (up to 1000)."""
+        return await self._rows(EpochRow, queries.EPOCHS_FROM, first=first, limit=min(limit, EPOCHS_MAX))
 
     async def transfers(self) -> AsyncIterator[TransferRow]:
         """All, in order of their ids."""

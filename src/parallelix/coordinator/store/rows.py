@@ -42,6 +42,19 @@ class ResultRow(Row, frozen=True, kw_only=True):
     expires_at: int
 
 
+class ClaimRow(Row, frozen=True, kw_only=True):
+    """What an open audit compares: the request, what its executor claimed, and what is known beside it, sealed under a
+    key of its own. It goes with the verdict, so that nothing more of a request stays here than was there without it."""
+
+    table: ClassVar[str] = "claims"
+    key: ClassVar[tuple[str, ...]] = ("audit_id",)
+
+    audit_id: str
+    sealed: bytes
+    wrapped_key: bytes
+    """That key under the storage key."""
+
+
 class CommandRow(Row, frozen=True, kw_only=True):
     """Something asked on the machine that holds the store. `applied_at` 0 means not yet; `answer` is there after."""
 

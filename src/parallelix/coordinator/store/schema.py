@@ -24,17 +24,28 @@ from sqlalchemy import (
     text,
 )
 
-from parallelix.coordinator.store.rows import CommandRow, EnvelopeRow, IntentRow, LeaderRow, PayloadRow, ResultRow
+from parallelix.coordinator.store.rows import (
+    ClaimRow,
+    CommandRow,
+    EnvelopeRow,
+    IntentRow,
+    LeaderRow,
+    PayloadRow,
+    ResultRow,
+)
 from parallelix.engine.rows import (
     AttemptRow,
+    AuditRow,
     BalanceRow,
     BatchRow,
     ChainCursorRow,
     ClearanceRow,
+    EpochRow,
     FaultRow,
     KeyRow,
     NodeLivenessRow,
     NodeRow,
+    NodeTrustRow,
     RecordRow,
     RegistrationRow,
     RequestRow,
@@ -63,6 +74,10 @@ ROW_TYPES: tuple[type[Row], ...] = (
     ClearanceRow,
     RegistrationRow,
     NodeLivenessRow,
+    AuditRow,
+    ClaimRow,
+    NodeTrustRow,
+    EpochRow,
     IntentRow,
     CommandRow,
     LeaderRow,
@@ -75,6 +90,7 @@ FLAG = Boolean().with_variant(Integer(), "sqlite")
 
 OPEN = "state IN ('queued', 'dispatched', 'running', 'validating')"
 """Of a request: not final. The partial index and the queries must say it in the same words."""
+OPEN_AUDIT = "verdict = ''"
 
 metadata = MetaData(
     naming_convention={
@@ -171,6 +187,7 @@ attempts = Table(
     _whole("started_at"),
     _whole("deadline_at"),
     _whole("finished_at"),
+    Column("epoch", WHOLE, nullable=False, server_default="0"),
     Index("attempts_request_id", "request_id"),
     sqlite_strict=True,
     sqlite_with_rowid=False,
@@ -256,6 +273,7 @@ batches = Table(
     _whole("closed_at"),
     _whole("confirmed_at"),
     _text("reference"),
+    Column("epoch", WHOLE, nullable=False, server_default="0"),
     Index("batches_last", "last"),
     sqlite_strict=True,
 )
@@ -273,10 +291,11 @@ nodes = Table(
     sqlite_strict=True,
 )
 
+# An audit's attempts have no rows, and their faults count like any other.
 faults = Table(
     "faults",
     metadata,
-    _of("attempt_id", "attempts", primary_key=True),
+    _key("attempt_id"),
     _text("node_id"),
     _text("request_id"),
     _text("reason"),
@@ -388,6 +407,66 @@ node_liveness = Table(
     _whole("void_until"),
     sqlite_strict=True,
     sqlite_with_rowid=False,
+)
+
+audits = Table(
+    "audits",
+    metadata,
+    _key("audit_id"),
+    _of("request_id", "requests"),
+    _whole("execution_sequence"),
+    _text("execution_hash"),
+    _text("node_id"),
+    _text("verdict"),
+    _text("reason"),
+    _text("auditor_id"),
+    _text("third_id"),
+    _whole("opened_at"),
+    _whole("finished_at"),
+    _text("refunded_wei"),
+    _whole("audit_sequence"),
+    _text("prepared_from"),
+    Index("audits_request_id", "request_id"),
+    Index("audits_open", "opened_at", sqlite_where=text(OPEN_AUDIT), postgresql_where=text(OPEN_AUDIT)),
+    sqlite_strict=True,
+)
+
+claims = Table(
+    "claims",
+    metadata,
+    _of("audit_id", "audits", primary_key=True),
+    _bytes("sealed"),
+    _bytes("wrapped_key"),
+    sqlite_strict=True,
+)
+
+node_trust = Table(
+    "node_trust",
+    metadata,
+    _key("node_id"),
+    _whole("passes"),
+    _whole("executor_millinats"),
+    _whole("auditor_millinats"),
+    _whole("unusable_millinats"),
+    _whole("audited"),
+    _whole("disagreed"),
+    _whole("proven_at"),
+    _whole("strikes"),
+    _whole("benched_at"),
+    _text("bench_reason"),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+
+epochs = Table(
+    "epochs",
+    metadata,
+    _number("epoch"),
+    _text("commitment"),
+    _text("secret"),
+    _whole("began_at"),
+    _whole("revealed_at"),
+    sqlite_strict=True,
 )
 
 intents = Table(
