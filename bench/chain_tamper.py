@@ -15,10 +15,9 @@ from bench.record_edits import EVERY_EDIT, Export, edit_and_hash_anew
 from parallelix.chain.anchored import read_anchored
 from parallelix.chain.records_audit import Audit, audit
 from parallelix.chain.rpc import connected
-from parallelix.protocol import canonical
 from parallelix.protocol.errors import Malformed
 from parallelix.protocol.record_export import Header, read_line
-from parallelix.protocol.records import ExecutionRecord, verify_chain
+from parallelix.protocol.records import AuditRecord, ExecutionRecord, decode_record, verify_chain
 
 RECORDS_MAX = 300
 """Anchored ones, which an audit reads in a few hundredths of a second."""
@@ -73,7 +72,7 @@ async def exported(world: ChainWorld, store: Path) -> Export:
         if len(batches) < BATCHES_MIN:
             raise TooFew(f"{len(batches)} batches of at most {RECORDS_MAX} records in all, at least {BATCHES_MIN}")
     rows = read_books(f"sqlite:///{store}").records[: batches[-1].last + 1 + UNANCHORED_MAX]
-    records = tuple(canonical.decode(row.body, ExecutionRecord) for row in rows)
+    records = tuple(decode_record(row.body) for row in rows)
     return Export(header=Header(chain_id=found.chain_id, anchor=found.anchor), batches=batches, records=records)
 
 
@@ -89,7 +88,7 @@ def names(found: Audit, first: int, last: int) -> bool:
 
 def missed_by_hashes(chance: random.Random, export: Export) -> bool:
     edited, (first, last), _ = edit_and_hash_anew(chance, export, export.lines())
-    records = [each for line in edited[1:] if isinstance(each := read_line(line), ExecutionRecord)]
+    records = [each for line in edited[1:] if isinstance(each := read_line(line), ExecutionRecord | AuditRecord)]
     claimed = [line for line in edited if line.startswith(b'{"batch":{')]
     honest = [line for line in export.lines() if line.startswith(b'{"batch":{')]
     try:

@@ -6,14 +6,22 @@ import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 import msgspec
 
 from parallelix.protocol import merkle
 from parallelix.protocol.encoding import to_hex
 from parallelix.protocol.record_export import Header, lines_of, read_line
-from parallelix.protocol.records import Batch, ExecutionRecord, record_hash, record_hash_bytes
+from parallelix.protocol.records import (
+    AuditRecord,
+    Batch,
+    ExecutionRecord,
+    Record,
+    Verdict,
+    record_hash,
+    record_hash_bytes,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +30,7 @@ class Export:
 
     header: Header
     batches: tuple[Batch, ...]
-    records: tuple[ExecutionRecord, ...]
+    records: tuple[Record, ...]
 
     @property
     def anchored(self) -> int:
@@ -33,7 +41,7 @@ class Export:
         return [*lines_of(self.header, self.batches, self.records)]
 
 
-def cut(records: Sequence[ExecutionRecord], sizes: Sequence[int], *, number: int = 1) -> list[Batch]:
+def cut(records: Sequence[Record], sizes: Sequence[int], *, number: int = 1) -> list[Batch]:
     """Batches of these sizes from the first record on, as far as there are any; what is left over is in none."""
     batches: list[Batch] = []
     first = 0
@@ -44,7 +52,7 @@ def cut(records: Sequence[ExecutionRecord], sizes: Sequence[int], *, number: int
     return batches
 
 
-def batch_of(number: int, members: Sequence[ExecutionRecord]) -> Batch:
+def batch_of(number: int, members: Sequence[Record]) -> Batch:
     return Batch(
         number=number,
         previous_hash=members[0].previous_hash,
@@ -69,7 +77,7 @@ def record_places(lines: Lines, export: Export) -> list[int]:
 
 def sequence_of(line: bytes) -> int:
     record = read_line(line)
-    assert isinstance(record, ExecutionRecord)
+    assert isinstance(record, ExecutionRecord | AuditRecord)
     return record.sequence
 
 
@@ -147,13 +155,13 @@ def move_to_another_batch(chance: random.Random, export: Export, lines: Lines) -
     return [*rest[:to], lines[at], *rest[to:]], (sequence, sequence), True
 
 
-def exported_anew(export: Export, records: Sequence[ExecutionRecord], *, honest_batches: bool) -> Lines:
+def exported_anew(export: Export, records: Sequence[Record], *, honest_batches: bool) -> Lines:
     """As a liar would write it: every hash behind the edit made anew, and if they like, every batch line too."""
     batches = export.batches if honest_batches else cut(records, [batch.count for batch in export.batches])
     return [*lines_of(export.header, batches, records)]
 
 
-def linked_anew(records: Sequence[ExecutionRecord], first: int) -> list[ExecutionRecord]:
+def linked_anew(records: Sequence[Record], first: int) -> list[Record]:
     """Numbers and links from `first` on follow from what stands before."""
     linked = [*records[:first]]
     for each in records[first:]:
@@ -168,11 +176,17 @@ def linked_anew(records: Sequence[ExecutionRecord], first: int) -> list[Executio
 def edit_and_hash_anew(chance: random.Random, export: Export, _lines: Lines) -> tuple[Lines, Span, bool]:
     at = chance.randrange(export.anchored)
     old = export.records[at]
-    fields: list[Any] = [
-        {"usage": msgspec.structs.replace(old.usage, completion_tokens=chance.randrange(10**6))},
-        {"result_hash": altered(chance, old.result_hash)},
-        {"finished_at": old.finished_at + 1},
-    ]
+    fields: list[Any] = [{"finished_at": old.finished_at + 1}]
+    if isinstance(old, ExecutionRecord):
+        fields += [
+            {"usage": msgspec.structs.replace(old.usage, completion_tokens=chance.randrange(10**6))},
+            {"result_hash": altered(chance, old.result_hash)},
+        ]
+    else:
+        fields += [
+            {"verdict": chance.choice([each for each in get_args(Verdict) if each != old.verdict])},
+            {"execution_hash": altered(chance, old.execution_hash)},
+        ]
     records = [*export.records]
     records[at] = msgspec.structs.replace(old, **chance.choice(fields))
     records = linked_anew(records, at + 1)
@@ -181,7 +195,7 @@ def edit_and_hash_anew(chance: random.Random, export: Export, _lines: Lines) -> 
 
 def insert_and_hash_anew(chance: random.Random, export: Export, _lines: Lines) -> tuple[Lines, Span, bool]:
     at = chance.randrange(1, export.anchored)
-    forged = msgspec.structs.replace(export.records[0], request_id=f"req_{chance.randrange(10**9):064x}")
+    forged: Record = msgspec.structs.replace(export.records[0], finished_at=chance.randrange(10**12))
     records = linked_anew([*export.records[:at], forged, *export.records[at:]], at)
     return exported_anew(export, records, honest_batches=chance.random() < 0.5), (at, at), False
 

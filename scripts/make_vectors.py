@@ -28,7 +28,19 @@ from Crypto.PublicKey import RSA
 from Crypto.Signature import pss
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from parallelix.protocol import canonical, envelope, ids, merkle, messages, poe, receipts, records, signing, work
+from parallelix.protocol import (
+    canonical,
+    envelope,
+    ids,
+    merkle,
+    messages,
+    poe,
+    receipts,
+    records,
+    sampling,
+    signing,
+    work,
+)
 from parallelix.protocol.encoding import to_base64url, to_hex
 
 VECTORS = Path(__file__).resolve().parent.parent / "tests" / "vectors"
@@ -63,6 +75,8 @@ OTHER_UNIT_ID = ids.request_id(seeded("other unit", 32))
 ATTEMPT_ID = ids.attempt_id(seeded("attempt", 16))
 REQUEST_SALT = seeded("request salt", 32)
 NODE_SALT = seeded("node salt", 32)
+SAMPLING_MASTER = seeded("sampling master", 32)
+SAMPLED_EPOCH = 3
 MODEL_DIGEST = hashlib.sha256(b"the weights file").hexdigest()
 
 PAYLOAD = work.Payload(
@@ -110,6 +124,7 @@ def make_canonical() -> Json:
         ),
         "largest integers": work.Sampling(max_tokens=canonical.INTEGER_MAX, seed=-canonical.INTEGER_MAX),
         "record": make_chain()[0],
+        "audit record": next(each for each in make_audited_chain() if isinstance(each, records.AuditRecord)),
         "facts": FACTS,
     }
     good = [
@@ -531,8 +546,79 @@ def make_chain() -> list[records.ExecutionRecord]:
     return chain
 
 
+def make_audited_chain() -> list[records.Record]:
+    """Executions of one epoch at every rate; each that is drawn is followed by its audit."""
+    verdicts: list[tuple[records.Verdict, str]] = [
+        ("agree", "within"), ("disagree", "overturned"), ("inconclusive", "no_third_node"),
+        ("unaudited", "no_second_node"),
+    ]  # fmt: skip
+    secret = sampling.epoch_secret(SAMPLING_MASTER, SAMPLED_EPOCH)
+    template = make_chain()[3]
+    chain: list[records.Record] = []
+    head, audits = records.GENESIS_HASH, 0
+    for number in range(12):
+        execution = msgspec.structs.replace(
+            template,
+            sequence=len(chain),
+            previous_hash=head,
+            request_id=ids.request_id(seeded(f"audited unit {number}", 32)),
+            poe_commitment=to_hex(seeded(f"commitment {number}", 32)),
+            epoch=SAMPLED_EPOCH,
+            rate=sampling.RATES_PERCENT[number % len(sampling.RATES_PERCENT)],
+        )
+        chain.append(execution)
+        head = records.record_hash(execution)
+        if sampling.drawn(sampling.draw(secret, execution.poe_commitment), execution.rate):
+            verdict, reason = verdicts[audits % len(verdicts)]
+            audit = records.AuditRecord(
+                sequence=len(chain),
+                previous_hash=head,
+                execution_hash=head,
+                verdict=verdict,
+                reason=reason,
+                finished_at=execution.finished_at + 250,
+            )
+            chain.append(audit)
+            head, audits = records.record_hash(audit), audits + 1
+    return chain
+
+
+def make_sampling() -> Json:
+    secrets = {epoch: sampling.epoch_secret(SAMPLING_MASTER, epoch) for epoch in (0, 1, SAMPLED_EPOCH, 2**40)}
+    commitments = [to_hex(seeded(f"commitment {number}", 32)) for number in range(12)]
+    secret = secrets[SAMPLED_EPOCH]
+    return {
+        "about": "secret is HMAC-SHA256(master, 'parallelix/sampling/v1' and the epoch as eight big-endian bytes), "
+        "commitment its SHA-256, draw the first eight bytes of HMAC-SHA256(secret, poe_commitment) as a decimal "
+        "string. An execution is drawn at a rate where draw < rate / 100 * 2^64.",
+        "master": to_hex(SAMPLING_MASTER),
+        "epochs": [
+            {"epoch": epoch, "secret": to_hex(each), "commitment": to_hex(sampling.commitment(each))}
+            for epoch, each in secrets.items()
+        ],
+        "epoch": SAMPLED_EPOCH,
+        "draws": [
+            {
+                "poe_commitment": each,
+                "draw": str(sampling.draw(secret, each)),
+                "drawn_at": [
+                    rate for rate in sampling.RATES_PERCENT if sampling.drawn(sampling.draw(secret, each), rate)
+                ],
+            }
+            for each in commitments
+        ],
+        "thresholds": [{"rate": rate, "first_not_drawn": str(next_above(rate))} for rate in sampling.RATES_PERCENT],
+    }
+
+
+def next_above(rate: int) -> int:
+    """The smallest draw that is not drawn at this rate."""
+    return -(-(rate << sampling.DRAW_BITS) // 100)
+
+
 def make_records() -> Json:
     chain = make_chain()
+    audited = make_audited_chain()
     edited = msgspec.structs.replace(chain[1], rate=100)
     rehashed = msgspec.structs.replace(chain[2], previous_hash=records.record_hash(edited))
     broken: dict[str, tuple[list[records.ExecutionRecord], int]] = {
@@ -548,9 +634,16 @@ def make_records() -> Json:
     }
     return {
         "about": "hash is SHA-256 over canonical. Each of broken fails at the sequence given, when it is checked from "
-        "genesis to head.",
+        "genesis to head. audited is another chain, in which each execution that is drawn is followed by its audit; "
+        "sampling.json has its secret.",
         "genesis": records.GENESIS_HASH,
         "head": records.record_hash(chain[-1]),
+        "audited": {
+            "head": records.record_hash(audited[-1]),
+            "records": [
+                {"canonical": canonical.encode(each).decode(), "hash": records.record_hash(each)} for each in audited
+            ],
+        },
         "records": [
             {"canonical": canonical.encode(each).decode(), "hash": records.record_hash(each)} for each in chain
         ],
@@ -678,6 +771,7 @@ MAKERS: dict[str, Callable[[], Json]] = {
     "poe": make_poe,
     "envelope": make_envelope,
     "records": make_records,
+    "sampling": make_sampling,
     "merkle": make_merkle,
     "receipts": make_receipts,
 }

@@ -17,16 +17,30 @@ from parallelix.chain.bindings.execution_anchor import ExecutionAnchorCalls
 from parallelix.chain.deployment_file import Deployment
 from parallelix.chain.rpc import Rpc
 from parallelix.chain.wallet import Wallet
-from parallelix.protocol.records import GENESIS_HASH, Batch, ExecutionRecord, record_hash
+from parallelix.protocol.records import GENESIS_HASH, AuditRecord, Batch, Record, record_hash
 
 __all__ = ["anchor", "batch_of", "chain_of", "cut", "retold"]
 
 
-def chain_of(count: int) -> list[ExecutionRecord]:
-    records: list[ExecutionRecord] = []
+def chain_of(count: int) -> list[Record]:
+    """Of every seven records the sixth is the audit of the one before it."""
+    records: list[Record] = []
     for sequence in range(count):
-        records.append(record(sequence, record_hash(records[-1]) if records else GENESIS_HASH))
+        head = record_hash(records[-1]) if records else GENESIS_HASH
+        records.append(audit_of(sequence, head) if sequence % 7 == 5 else record(sequence, head))
     return records
+
+
+def audit_of(sequence: int, previous_hash: str) -> AuditRecord:
+    """The audit of the execution that stands before it."""
+    return AuditRecord(
+        sequence=sequence,
+        previous_hash=previous_hash,
+        execution_hash=previous_hash,
+        verdict="agree",
+        reason="within",
+        finished_at=1_790_000_000_900 + sequence,
+    )
 
 
 async def anchor(ethereum: Ethereum, rpc: Rpc, deployment: Deployment, batches: Sequence[Batch]) -> None:

@@ -26,7 +26,7 @@ from parallelix.protocol import merkle, receipts, signing, work
 from parallelix.protocol.encoding import to_hex
 from parallelix.protocol.receipts import MerkleProof, Receipt
 from parallelix.protocol.record_export import Header, lines_of
-from parallelix.protocol.records import Batch, ExecutionRecord, record_hash, record_hash_bytes
+from parallelix.protocol.records import Batch, ExecutionRecord, Record, record_hash, record_hash_bytes
 
 COORDINATOR = signing.NodeKey(b"\x07" * 32)
 SALT = b"\x21" * 32
@@ -45,7 +45,7 @@ class Scene:
     ethereum: Ethereum
     deployment: Deployment
     deployment_path: Path
-    records: tuple[ExecutionRecord, ...]
+    records: tuple[Record, ...]
     batches: tuple[Batch, ...]
 
     def receipt(self, **otherwise: Any) -> Receipt:
@@ -91,11 +91,13 @@ def scene(shared_ethereum: Ethereum, shared_deployment: Path) -> Iterator[Scene]
         )
 
 
-def our_records(count: int) -> list[ExecutionRecord]:
+def our_records(count: int) -> list[Record]:
     """With one that is about `PAYLOAD` and `RESULT`."""
     records = chain_of(count)
+    ours = records[OURS]
+    assert isinstance(ours, ExecutionRecord)
     records[OURS] = msgspec.structs.replace(
-        records[OURS],
+        ours,
         input_hash=to_hex(work.input_hash(SALT, PAYLOAD.encode())),
         result_hash=to_hex(work.result_hash(SALT, RESULT.encode())),
     )

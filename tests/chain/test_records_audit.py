@@ -24,7 +24,7 @@ from parallelix.chain.errors import BadArgument, BadResult, WrongChain
 from parallelix.chain.records_audit import FINDINGS_MAX, Audit, audit
 from parallelix.chain.rpc import Rpc, connected
 from parallelix.protocol.record_export import Header, lines_of, written
-from parallelix.protocol.records import Batch, ExecutionRecord
+from parallelix.protocol.records import Batch, ExecutionRecord, Record
 
 SIZES = (60, 1, 45, 80, 30, 24)
 ANCHORED = sum(SIZES)
@@ -38,7 +38,7 @@ class Scene:
 
     deployment: Deployment
     on_chain: Anchored
-    records: tuple[ExecutionRecord, ...]
+    records: tuple[Record, ...]
 
     @property
     def header(self) -> Header:
@@ -150,9 +150,22 @@ def test_an_altered_record_is_named_and_no_other(scene: Scene) -> None:
     assert (found.findings[0].batch, found.covered) == (3, ANCHORED - 1)
 
 
+def test_an_altered_verdict_is_named_and_no_other(scene: Scene) -> None:
+    lines = scene.export()
+    at = record_places(lines, scene.whole)[103]
+    lines[at] = lines[at].replace(b'"verdict":"agree"', b'"verdict":"disagree"')
+
+    found = scene.audited(lines)
+
+    assert [each.message for each in found.findings] == ["record 103: altered; another was anchored"]
+    assert (found.findings[0].batch, found.covered) == (3, ANCHORED - 1)
+
+
 def test_an_edit_with_all_hashes_made_anew_is_narrowed_to_its_batch(scene: Scene) -> None:
     records = [*scene.records]
-    records[100] = msgspec.structs.replace(records[100], rate=5)
+    altered = records[100]
+    assert isinstance(altered, ExecutionRecord)
+    records[100] = msgspec.structs.replace(altered, rate=5)
 
     found = scene.audited(exported_anew(scene.whole, linked_anew(records, 101), honest_batches=True))
 

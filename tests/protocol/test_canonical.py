@@ -17,7 +17,14 @@ from parallelix.protocol.errors import Malformed
 VECTORS = vectors.load("canonical")
 KINDS: dict[str, type[msgspec.Struct]] = {
     kind.__name__: kind
-    for kind in (work.Payload, work.ResultContent, work.Sampling, records.ExecutionRecord, poe.AttemptFacts)
+    for kind in (
+        work.Payload,
+        work.ResultContent,
+        work.Sampling,
+        records.ExecutionRecord,
+        records.AuditRecord,
+        poe.AttemptFacts,
+    )
 }
 HASHED: list[type[msgspec.Struct]] = [*KINDS.values(), receipts.Receipt]
 
@@ -118,7 +125,13 @@ def test_what_is_made_without_saying_its_version_has_the_one_that_is_read() -> N
         if isinstance(field.type, msgspec.inspect.LiteralType) and len(field.type.values) == 1
     }
     assert all(default == value for default, value in fixed.values()), fixed
-    assert {"Payload.version", "Receipt.version", "ExecutionRecord.kind", "EnvelopeHeader.alg"} <= set(fixed)
+    assert {
+        "Payload.version",
+        "Receipt.version",
+        "ExecutionRecord.kind",
+        "AuditRecord.kind",
+        "EnvelopeHeader.alg",
+    } <= set(fixed)
 
 
 @pytest.mark.parametrize("kind", HASHED, ids=lambda kind: kind.__name__)
@@ -200,3 +213,5 @@ def test_reading_junk_never_raises_anything_but_malformed(junk: bytes | str) -> 
     for kind in (work.Payload, records.ExecutionRecord, messages.Attach):
         with pytest.raises(Malformed):
             canonical.decode_json(junk, kind)
+    with pytest.raises(Malformed):
+        records.decode_record(junk if isinstance(junk, bytes) else junk.encode(errors="surrogatepass"))

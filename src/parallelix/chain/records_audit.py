@@ -19,7 +19,7 @@ from parallelix.protocol import merkle
 from parallelix.protocol.encoding import is_hash
 from parallelix.protocol.errors import Malformed
 from parallelix.protocol.record_export import Header, Section, read_line
-from parallelix.protocol.records import GENESIS_HASH, Batch, ExecutionRecord, record_hash
+from parallelix.protocol.records import GENESIS_HASH, AuditRecord, Batch, ExecutionRecord, Record, record_hash
 
 FINDINGS_MAX = 100
 """A file of something else altogether has one a line. Whoever reads a hundred needs no more to know it."""
@@ -115,7 +115,7 @@ class _Auditor:
                 self._take_header(read, chain_id=chain_id, anchor=anchor)
             case Section():
                 self._take_section(number, read)
-            case ExecutionRecord():
+            case ExecutionRecord() | AuditRecord():
                 self._take_record(number, read)
 
     def ended(self) -> Audit:
@@ -149,7 +149,7 @@ class _Auditor:
             self._find("order", f"line {number}: something follows the records that are in no batch")
         self._section = section
 
-    def _take_record(self, number: int, record: ExecutionRecord) -> None:
+    def _take_record(self, number: int, record: Record) -> None:
         self._records += 1
         if self._section is None:
             self._find("order", f"line {number}: record {record.sequence} stands before any batch", record.sequence)

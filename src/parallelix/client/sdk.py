@@ -7,6 +7,7 @@ request that the first try made: it is run and charged once.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
@@ -25,8 +26,9 @@ from parallelix.client.retry import Retry
 from parallelix.client.wallets import Wallet, message_of
 from parallelix.protocol import accounts, requests
 from parallelix.protocol.encoding import to_hex
+from parallelix.protocol.errors import Malformed
 from parallelix.protocol.receipts import Check, Receipt
-from parallelix.protocol.records import Batch, ExecutionRecord, RecordPage, record_hash
+from parallelix.protocol.records import Batch, Record, RecordPage, decode_record
 from parallelix.protocol.requests import ChatMessage, CreateRequest
 
 CANCEL_SECONDS = 5.0
@@ -234,19 +236,28 @@ class Client:
 
     async def published(self, receipt: Receipt) -> list[Check]:
         """Whether the coordinator shows to anyone the same record and batch that it put into the receipt."""
-        record = await self._public(f"/v1/records/{url_quoted(receipt.record_hash)}", ExecutionRecord)
-        shown = record is not None and record_hash(record) == receipt.record_hash
+        shown = await self._shows(receipt.record_hash)
         checks: list[Check] = [("record shown", shown, "the coordinator shows this record to anyone")]
         if receipt.batch is not None:
             batch = await self._public(f"/v1/batches/{receipt.batch.number}", Batch)
             checks.append(("batch shown", batch == receipt.batch, "the coordinator shows this batch to anyone"))
         return checks
 
+    async def _shows(self, record_hash: str) -> bool:
+        """Whether a record of this hash is public: of either kind, as its very bytes are what is hashed."""
+        try:
+            data = await self._connection.read("GET", f"/v1/records/{url_quoted(record_hash)}")
+        except Refused as error:
+            if error.status == 404:
+                return False
+            raise
+        return to_hex(hashlib.sha256(data).digest()) == record_hash
+
     async def batch(self, number: int) -> Batch | None:
         """None where there is no such batch; anyone may ask."""
         return await self._public(f"/v1/batches/{number}", Batch)
 
-    async def records(self, *, first: int = 0) -> AsyncGenerator[ExecutionRecord]:
+    async def records(self, *, first: int = 0) -> AsyncGenerator[Record]:
         """All records from number `first` on, in the order of the chain, up to its end; anyone may ask.
 
         Raises `BadAnswer` where one is missing between.
@@ -261,9 +272,15 @@ class Client:
                 yield record
                 first += 1
 
-    async def _record_page(self, first: int) -> tuple[ExecutionRecord, ...]:
+    async def _record_page(self, first: int) -> list[Record]:
         query = {"first": str(first), "limit": str(RECORDS_PAGE)}
-        return (await self._connection.call("GET", "/v1/records", RecordPage, query=query)).data
+        page = await self._connection.call("GET", "/v1/records", RecordPage, query=query)
+        try:
+            return [decode_record(bytes(each)) for each in page.data]
+        except Malformed as error:
+            raise BadAnswer(
+                f"{self.base_url}/v1/records: {error.message}; it is no coordinator, or a newer one than this client"
+            ) from error
 
     async def _public(self, path: str, kind: type[Any]) -> Any:
         try:

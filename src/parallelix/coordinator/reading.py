@@ -29,7 +29,7 @@ from parallelix.engine.rows import RequestRow
 from parallelix.protocol import envelope, merkle, receipts, requests, work
 from parallelix.protocol.canonical import decode
 from parallelix.protocol.encoding import from_hex, to_hex
-from parallelix.protocol.records import Batch, ExecutionRecord
+from parallelix.protocol.records import Batch, ExecutionRecord, Record, decode_record
 from parallelix.protocol.work import Payload, ResultContent
 
 TREES_KEPT = 16
@@ -305,12 +305,12 @@ class Reading:
         await self.journal.flushed()
         return view
 
-    async def record(self, record_hash: str) -> ExecutionRecord:
+    async def record(self, record_hash: str) -> Record:
         await self.journal.flushed()
         row = await self.readers.record_by_hash(record_hash)
         if row is None:
             raise errors.NotFound(f"record {record_hash[:80]!r}: not in the chain", code="unknown_record")
-        return decode(row.body, ExecutionRecord)
+        return decode_record(row.body)
 
     async def batch(self, number: int) -> Batch:
         await self.journal.flushed()

@@ -42,11 +42,11 @@ from parallelix.devnet.evidence import Evidence
 from parallelix.devnet.network import REQUESTER_WALLET, Network, Seat, operator_wallet, registration
 from parallelix.devnet.processes import Child
 from parallelix.devnet.wallet_calls import CallRefused, WalletCalls
-from parallelix.protocol import canonical, record_export
+from parallelix.protocol import record_export
 from parallelix.protocol.accounts import ClearanceView
 from parallelix.protocol.encoding import from_hex
 from parallelix.protocol.receipts import Receipt
-from parallelix.protocol.records import ExecutionRecord
+from parallelix.protocol.records import Record, decode_record
 from parallelix.protocol.registry import MINIMUM_STAKE_WEI
 from parallelix.terminal import Console
 
@@ -180,14 +180,14 @@ class Circle:
         there = await anchored.read_anchored(self._rpc, self._chain.deployment, confirmations=CONFIRMATIONS)
         batches = [each.batch for each in there.batches]
         header = record_export.Header(chain_id=there.chain_id, anchor=there.anchor)
-        records = [canonical.decode(data, ExecutionRecord) for data in found.chain]
+        records = [decode_record(data) for data in found.chain]
 
-        def holds(chain: list[ExecutionRecord]) -> bool:
+        def holds(chain: list[Record]) -> bool:
             lines = record_export.lines_of(header, batches, chain)
             audit = records_audit.audit(lines, batches, chain_id=there.chain_id, anchor=there.anchor)
             return audit.holds and audit.covered == len(records)
 
-        edited = msgspec.structs.replace(records[-1], finished_at=records[-1].finished_at + 1)
+        edited: Record = msgspec.structs.replace(records[-1], finished_at=records[-1].finished_at + 1)
         controls = {
             "an anchored record altered": not holds([*records[:-1], edited]),
             "an anchored record left out": not holds(records[1:]),

@@ -16,7 +16,7 @@ from parallelix.engine.rows import TransferRow
 from parallelix.protocol import canonical, payloads, receipts, signing, work
 from parallelix.protocol.errors import ProtocolError
 from parallelix.protocol.receipts import Receipt
-from parallelix.protocol.records import ExecutionRecord, record_hash, verify_chain
+from parallelix.protocol.records import ExecutionRecord, decode_record, record_hash, verify_chain
 from parallelix.protocol.requests import CreateRequest, RequestView
 
 
@@ -81,14 +81,15 @@ def _charged_twice(evidence: Evidence) -> Iterator[str]:
 
 def _broken_chain(evidence: Evidence) -> Iterator[str]:
     try:
-        records = [canonical.decode(data, ExecutionRecord) for data in evidence.chain]
+        records = [decode_record(data) for data in evidence.chain]
         verify_chain(records, head_hash=evidence.head_hash)
     except ProtocolError as error:
         yield f"the chain of records: {error.message}"
         return
-    counted = Counter(record.request_id for record in records)
+    executions = [record for record in records if isinstance(record, ExecutionRecord)]
+    counted = Counter(record.request_id for record in executions)
     yield from (f"{request_id}: recorded {count} times" for request_id, count in counted.items() if count > 1)
-    recorded = {record.request_id: record_hash(record) for record in records}
+    recorded = {record.request_id: record_hash(record) for record in executions}
     for request_id, view in evidence.views.items():
         if view.record_hash != recorded.get(request_id):
             yield f"{request_id}: its record {view.record_hash} is not in the chain"

@@ -19,9 +19,8 @@ from parallelix.coordinator.store.backends import backend_of
 from parallelix.devnet.evidence import Evidence
 from parallelix.devnet.network import Network
 from parallelix.engine.rows import AttemptRow, TransferRow
-from parallelix.protocol import canonical
 from parallelix.protocol.receipts import Receipt
-from parallelix.protocol.records import GENESIS_HASH, ExecutionRecord
+from parallelix.protocol.records import GENESIS_HASH, decode_record
 from parallelix.protocol.requests import CreateRequest, NetworkView, RequestList, RequestView
 
 T = TypeVar("T")
@@ -169,5 +168,5 @@ async def _chain(requester: Requester, head_hash: str) -> tuple[bytes, ...]:
     found: list[bytes] = []
     while head_hash != GENESIS_HASH:
         found.append(await requester.record(head_hash))
-        head_hash = canonical.decode(found[-1], ExecutionRecord).previous_hash
+        head_hash = decode_record(found[-1]).previous_hash
     return tuple(reversed(found))

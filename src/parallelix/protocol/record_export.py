@@ -15,7 +15,7 @@ import msgspec
 from parallelix.protocol import canonical
 from parallelix.protocol.canonical import Count
 from parallelix.protocol.errors import Malformed
-from parallelix.protocol.records import Batch, ExecutionRecord
+from parallelix.protocol.records import Batch, Record, decode_record
 
 LINE_BYTES_MAX = 16 * 1024
 """A record has less than one KiB; a name or a hash would have to be sixteen times as long as any of ours."""
@@ -38,7 +38,7 @@ class Section(msgspec.Struct, frozen=True, kw_only=True):
     batch: Batch | None
 
 
-Line: TypeAlias = Header | Section | ExecutionRecord
+Line: TypeAlias = Header | Section | Record
 
 
 def read_line(data: bytes, *, first: bool = False) -> Line:
@@ -48,14 +48,14 @@ def read_line(data: bytes, *, first: bool = False) -> Line:
         raise Malformed(f"{len(line)} bytes; a line has at most {LINE_BYTES_MAX}")
     if first:
         return canonical.decode(line, Header)
-    return canonical.decode(line, Section if line.startswith(_SECTION) else ExecutionRecord)
+    return canonical.decode(line, Section) if line.startswith(_SECTION) else decode_record(line)
 
 
 def written(line: Line) -> bytes:
     return canonical.encode(line) + b"\n"
 
 
-def lines_of(header: Header, batches: Iterable[Batch], records: Iterable[ExecutionRecord]) -> Iterator[bytes]:
+def lines_of(header: Header, batches: Iterable[Batch], records: Iterable[Record]) -> Iterator[bytes]:
     """The lines of an export: `batches` and `records` in their own order, from the first on."""
     yield written(header)
     remaining = iter(records)

@@ -75,7 +75,7 @@ class BrokenChain(Malformed):
 
 
 class _Kind(msgspec.Struct, frozen=True):
-    kind: str
+    kind: str = ""
 
 
 def decode_record(data: bytes) -> Record:

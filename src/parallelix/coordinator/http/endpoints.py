@@ -42,6 +42,8 @@ class Endpoint:
     summary: str
     tag: Tag
     answer: type[msgspec.Struct] | None = None
+    other_answer: type[msgspec.Struct] | None = None
+    """Where an answer is of one of two kinds."""
     status: int = 200
     body: type[msgspec.Struct] | None = None
     errors: Errors = ()
@@ -193,7 +195,8 @@ def _public(on: Public) -> tuple[Endpoint, ...]:
         Endpoint(method="GET", path="/v1/records", run=on.records, summary="Records in the order of the chain",
                  tag="public", answer=records.RecordPage, errors=ANY, parameters=RECORDS_PARAMETERS, needs_key=False),
         Endpoint(method="GET", path="/v1/records/{hash}", run=on.record, summary="One record of the chain",
-                 tag="public", answer=records.ExecutionRecord, errors=(*ANY, errors.NotFound), needs_key=False),
+                 tag="public", answer=records.ExecutionRecord, other_answer=records.AuditRecord,
+                 errors=(*ANY, errors.NotFound), needs_key=False),
         Endpoint(method="GET", path="/v1/batches/{number}", run=on.batch, summary="One batch of records",
                  tag="public", answer=records.Batch, errors=(*ANY, errors.NotFound), needs_key=False),
         Endpoint(method="GET", path="/v1/network", run=on.network, summary="Totals of the network", tag="public",

@@ -15,6 +15,7 @@ from parallelix.coordinator.errors import ApiError
 from parallelix.coordinator.http.endpoints import Endpoint, Parameter
 from parallelix.coordinator.http.openai_answers import ErrorAnswer
 from parallelix.coordinator.http.public import Health
+from parallelix.protocol import records
 from parallelix.protocol.messages import ErrorBody
 
 _VERSION = version("parallelix")
@@ -28,7 +29,8 @@ _DESCRIPTION = (
 
 
 def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
-    types = {kind for each in endpoints for kind in (each.body, each.answer, *each.events) if kind is not None}
+    named = {kind for each in endpoints for kind in (each.body, each.answer, each.other_answer, *each.events)}
+    types = {kind for kind in named if kind is not None}
     types |= {ErrorBody, ErrorAnswer, Health, specs.Tool, specs.ResponseFormat}
     ordered = sorted(types, key=lambda kind: (kind.__name__, kind.__module__))
     references, components = msgspec.json.schema_components(ordered, ref_template="#/components/schemas/{name}")
@@ -58,6 +60,9 @@ def _refine(components: dict[str, Any], schema_of: dict[type[msgspec.Struct], An
     for body in ("ChatBody", "CompletionBody", "EmbeddingBody", "CreateRequest"):
         for name in NEVER_EMPTY & components[body]["properties"].keys():
             _forbid_empty(components[body]["properties"][name])
+    components["RecordPage"]["properties"]["data"]["items"] = {
+        "anyOf": [schema_of[records.ExecutionRecord], schema_of[records.AuditRecord]]
+    }
 
 
 def _forbid_empty(schema: dict[str, Any]) -> None:
@@ -90,7 +95,8 @@ def _operation_id(endpoint: Endpoint) -> str:
 
 
 def _responses(endpoint: Endpoint, schema_of: dict[type[msgspec.Struct], Any]) -> dict[str, Any]:
-    content: dict[str, Any] = _json(schema_of[endpoint.answer]) if endpoint.answer is not None else {}
+    answers = [schema_of[kind] for kind in (endpoint.answer, endpoint.other_answer) if kind is not None]
+    content: dict[str, Any] = _json({"anyOf": answers} if len(answers) > 1 else answers[0]) if answers else {}
     if endpoint.events:
         content["text/event-stream"] = _event_content(endpoint, schema_of)
     if not content:
