@@ -36,7 +36,7 @@ class Model:
     size_bytes: int
     embeds: bool
     features: tuple[str, ...]
-    """Any of "chat", "logprobs", "tools", "grammar", "embeddings"."""
+    """Any of "chat", "logprobs", "probe", "tools", "grammar", "embeddings"."""
 
 
 # What a request that says nothing gets, the same in every runtime, so that who serves it does not show in the text.
@@ -106,6 +106,17 @@ class Finished:
     """OpenAI shape: {"id", "type": "function", "function": {"name", "arguments": JSON text}}."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probed:
+    """What the model expects next at one position of an answer, whatever was picked there."""
+
+    prompt_tokens: int
+    """Tokens before the position as the runtime counts them, prompt included, also those it had in its cache."""
+    entry: TokenEntry
+    """The most likely token, and up to 20 alternatives of which it is the first. Without either where the position is
+    beyond the context."""
+
+
 class Runtime(Protocol):
     name: str
     """"ollama" or "llama_cpp"; goes into the capability manifest."""
@@ -121,6 +132,16 @@ class Runtime(Protocol):
 
         What a model thinks before it answers is not part of the text and has no entries; runtimes ask it not to think.
         Raises RuntimeFailed or one of its kinds, also after entries were given: those count for nothing then.
+        """
+        ...
+
+    def probe(self, work: Generation, text: str, positions: Sequence[int]) -> AsyncIterator[Probed]:
+        """One item for each of `positions`, in their order: what comes next after the prompt of `work` and so many
+        UTF-8 bytes of `text`, as its answer's beginning. They rise, so that each finds most of its prompt in the cache.
+
+        The numbers are the model's own: sampling, stop sequences and `response_format` of `work` do not enter.
+        Raises RuntimeFailed or one of its kinds, RuntimeUnsupported also for positions that do not rise, lie outside
+        the text or inside a character.
         """
         ...
 

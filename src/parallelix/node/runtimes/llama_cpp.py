@@ -6,6 +6,7 @@ How llama.cpp's server really behaves, and what follows here (build 11549):
 - Closing the connection frees the slot at the next token, or within a second while it reads a prompt.
 - Tokens that end inside a character are not reported: one entry then stands for several.
 - A prompt found in its cache is computed in other pieces, which moves the last digits: with a seed it is read anew.
+- A grammar decides what is picked and never the log-probabilities that come with it.
 - Two texts embedded in one batch spoil each other's numbers where pooling takes the mean: embedding has one slot.
 """
 
@@ -44,6 +45,7 @@ from parallelix.node.runtimes.base import (
     Generation,
     Model,
     ModelMissing,
+    Probed,
     RuntimeFailed,
     RuntimeUnsupported,
     Sampling,
@@ -51,7 +53,17 @@ from parallelix.node.runtimes.base import (
 )
 from parallelix.node.runtimes.entries import Pairing, Scored, StopSequences, at_most_zero
 from parallelix.node.runtimes.gguf import GGUF, read_gguf
-from parallelix.node.runtimes.requests import Item, held_to_json, require_sound, schema_of, seed_of, text_of
+from parallelix.node.runtimes.requests import (
+    TOP_LOGPROBS_MAX,
+    Item,
+    beginnings,
+    held_to_json,
+    most_likely,
+    require_sound,
+    schema_of,
+    seed_of,
+    text_of,
+)
 
 CONTEXT_TOKENS_MAX_DEFAULT = 8192
 """A model of 3 billion weights takes near 1 GB for a context of this length, for each slot."""
@@ -69,6 +81,9 @@ _TOLD_CHARACTERS_MAX = 300
 _ERROR_PREFIX = re.compile(r"^[\d.]+ E ")
 _WAY_OUT = "the next request starts it again"
 _MISSING = "llama.cpp is not installed here: run: pip install 'parallelix[embedded]'"
+
+# Every vocabulary can write one, and a digit never ends inside a character.
+_A_DIGIT = "root ::= [0-9]"
 
 AnswerT = TypeVar("AnswerT")
 Count = Annotated[int, Meta(ge=0)]
@@ -247,10 +262,7 @@ class LlamaCpp:
         file = await self._find(work.model)
         _require_features(work, file.model)
         async with self._leased(file) as worker:
-            if work.messages is not None and (work.tools or file.thinks):
-                items = self._parsed_chat(work, worker)
-            else:
-                items = self._completion(work, worker)
+            items = self._parsed_chat(work, worker) if _is_parsed(work, file) else self._completion(work, worker)
             if schema_of(work.response_format) is not None:
                 items = held_to_json(items)
             async with aclosing(items):
@@ -259,7 +271,7 @@ class LlamaCpp:
 
     async def _completion(self, work: Generation, worker: _Worker) -> AsyncGenerator[Item]:
         """Token by token, with a chat rendered by the model's template first."""
-        prompt = work.prompt if work.messages is None else await self._render(work.messages, worker)
+        prompt = await self._prompt(work, worker)
         request = _sampling(work.sampling) | {"prompt": prompt, "stream": True, "n_predict": work.sampling.max_tokens}
         request["n_probs"] = max(1, work.sampling.top_logprobs)
         if (schema := schema_of(work.response_format)) is not None:
@@ -273,26 +285,27 @@ class LlamaCpp:
                     return
         raise RuntimeFailed(f"llama.cpp ended its answer before it was done: {_WAY_OUT}")
 
-    async def _render(self, messages: Sequence[Mapping[str, Any]], worker: _Worker) -> str:
-        request = {"messages": _plain(messages), "chat_template_kwargs": {"enable_thinking": False}}
+    async def _prompt(self, work: Generation, worker: _Worker) -> str:
+        """The text that the model reads: a chat is rendered by its template."""
+        if work.messages is None:
+            return work.prompt or ""
+        request = _parsed_chat_of(work) if work.tools else _chat_of(work)
         return _decoded(_Rendered, await worker.answer("/apply-template", request)).prompt
 
     async def _parsed_chat(self, work: Generation, worker: _Worker) -> AsyncGenerator[Item]:
         """A chat whose output llama.cpp must take apart: tool calls, or thoughts that cannot be switched off."""
-        assert work.messages is not None
-        request = _sampling(work.sampling) | {
-            "messages": _plain(work.messages),
-            "tools": list(work.tools or ()),
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            "max_tokens": work.sampling.max_tokens,
-            "stop": list(work.sampling.stop),
-            # By its own name: with tools, "logprobs" is refused for a stream.
-            "n_probs": max(1, work.sampling.top_logprobs),
-            "chat_template_kwargs": {"enable_thinking": False},
-        }
-        if (schema := schema_of(work.response_format)) is not None:
-            request["response_format"] = {"type": "json_schema", "json_schema": {"schema": schema}}
+        request = (
+            _sampling(work.sampling)
+            | _parsed_chat_of(work)
+            | {
+                "stream": True,
+                "stream_options": {"include_usage": True},
+                "max_tokens": work.sampling.max_tokens,
+                "stop": list(work.sampling.stop),
+                # By its own name: with tools, "logprobs" is refused for a stream.
+                "n_probs": max(1, work.sampling.top_logprobs),
+            }
+        )
         reply = _ChatReply(top_logprobs=work.sampling.top_logprobs)
         async with aclosing(worker.events("/v1/chat/completions", request)) as events:
             async for event in events:
@@ -301,6 +314,35 @@ class LlamaCpp:
                 if reply.finished:
                     return
         raise RuntimeFailed(f"llama.cpp ended its answer before it was done: {_WAY_OUT}")
+
+    async def probe(self, work: Generation, text: str, positions: Sequence[int]) -> AsyncGenerator[Probed]:
+        require_sound(work)
+        prefixes = beginnings(text, positions)
+        file = await self._find(work.model)
+        _require_features(work, file.model, probing=True)
+        async with self._leased(file) as worker:
+            prompt = await self._prompt(work, worker)
+            counted = 0
+            for prefix in prefixes:
+                try:
+                    probed = await self._predict(prompt + prefix, worker)
+                except RuntimeUnsupported:
+                    if not counted:
+                        raise
+                    # The prompt fits into the context, and this much of the answer does not.
+                    probed = Probed(prompt_tokens=counted, entry=TokenEntry(text=""))
+                counted = probed.prompt_tokens
+                yield probed
+
+    async def _predict(self, prompt: str, worker: _Worker) -> Probed:
+        request = {"prompt": prompt, "n_predict": 1, "n_probs": TOP_LOGPROBS_MAX, "temperature": 0.0}
+        piece = _decoded(_Piece, await worker.answer("/completion", request))
+        if not piece.completion_probabilities:
+            # Half a character was picked, which is not reported.
+            piece = _decoded(_Piece, await worker.answer("/completion", request | {"grammar": _A_DIGIT}))
+        scored = [_scored(each, TOP_LOGPROBS_MAX) for each in piece.completion_probabilities]
+        entry = most_likely(scored[0]) if scored else TokenEntry(text="")
+        return Probed(prompt_tokens=piece.tokens_evaluated, entry=entry)
 
     async def embed(self, model: str, texts: Sequence[str]) -> tuple[list[list[float]], int]:
         file = await self._find(model)
@@ -431,14 +473,18 @@ def _features(facts: GGUF) -> tuple[str, ...]:
         return ("embeddings",)
     features = ["chat"] if facts.chat_template else []
     features.append("logprobs")
+    # Thoughts are no part of an answer, and without them nobody comes to what the model saw.
+    if not _thinks_unasked(facts.chat_template):
+        features.append("probe")
     if "tools" in facts.chat_template:
         features.append("tools")
     return (*features, "grammar")
 
 
-def _require_features(work: Generation, model: Model) -> None:
+def _require_features(work: Generation, model: Model, *, probing: bool = False) -> None:
     asked = {
         "logprobs": True,
+        "probe": probing,
         "chat": work.messages is not None,
         "tools": bool(work.tools),
         "grammar": schema_of(work.response_format) is not None,
@@ -460,6 +506,23 @@ def _sampling(sampling: Sampling) -> dict[str, Any]:
     }
     if sampling.seed is not None:
         request["seed"] = seed_of(sampling.seed)
+    return request
+
+
+def _is_parsed(work: Generation, file: _File) -> bool:
+    return work.messages is not None and (bool(work.tools) or file.thinks)
+
+
+def _chat_of(work: Generation) -> dict[str, Any]:
+    """What a chat's template is rendered from: the same to generate and to probe, or the two see other prompts."""
+    assert work.messages is not None
+    return {"messages": _plain(work.messages), "chat_template_kwargs": {"enable_thinking": False}}
+
+
+def _parsed_chat_of(work: Generation) -> dict[str, Any]:
+    request = _chat_of(work) | {"tools": list(work.tools or ())}
+    if (schema := schema_of(work.response_format)) is not None:
+        request["response_format"] = {"type": "json_schema", "json_schema": {"schema": schema}}
     return request
 
 

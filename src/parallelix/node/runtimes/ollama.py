@@ -7,6 +7,10 @@ How it really behaves, and what follows here (0.17.4):
 - A model that thinks does so unless told otherwise; its thoughts cannot be audited as text, and a requester would pay
   for tokens nobody sees: it is told not to. Thoughts that come all the same are left out of the text and the entries.
 - After 30 equal pieces of text in a row the answer ends early, cleanly, and without its last line.
+- A template may or may not go on with an answer that was begun. So a position within an answer is probed with what
+  the chat call itself renders, and the beginning after it, as a raw prompt.
+- Whether the end of a sequence or half a character is picked, the log-probabilities of that pick are not shown. A
+  schema forces another pick, and leaves the numbers as they are.
 - Names may stand for models on somebody else's servers: those are no models of this node.
 """
 
@@ -17,9 +21,9 @@ import re
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar, cast
 
 import httpx
 import msgspec
@@ -36,13 +40,24 @@ from parallelix.node.runtimes.base import (
     Generation,
     Model,
     ModelMissing,
+    Probed,
     RuntimeFailed,
     RuntimeUnsupported,
     Sampling,
     TokenEntry,
 )
 from parallelix.node.runtimes.entries import Pairing, Scored, at_most_zero
-from parallelix.node.runtimes.requests import Item, held_to_json, require_sound, schema_of, seed_of, text_of
+from parallelix.node.runtimes.requests import (
+    TOP_LOGPROBS_MAX,
+    Item,
+    beginnings,
+    held_to_json,
+    most_likely,
+    require_sound,
+    schema_of,
+    seed_of,
+    text_of,
+)
 
 LOGPROBS_VERSION = (0, 12, 11)
 """The first version that returns log-probabilities."""
@@ -58,6 +73,8 @@ _EMBEDDINGS_BYTES_MAX = 256 * 1024 * 1024
 # Models come and go by hand. A name that means other weights since the last look is served as before for so long.
 _LOOK_SECONDS = 5.0
 _REPETITIONS_BEFORE_ABORT = 30
+# Every vocabulary can write one, and a digit never ends inside a character.
+_A_DIGIT = {"type": "integer"}
 _WAY_OUT = "check that it runs (`ollama serve`), and its log"
 
 # Its newer engine samples these without penalties, and does not say so.
@@ -65,11 +82,17 @@ _WITHOUT_PENALTIES = re.compile(
     r"deepseek2|deepseekocr|gemma3n?|gpt-?oss|llama4|mistral3|mllama|nemotron_h(_moe)?|olmo3|qwen25vl|qwen3(5|vl)?(moe)?"
     r"|qwen3next|glm4moelite|glmocr|lfm2(moe)?"
 )
+# Told not to think, it thinks a little less.
+_THINKS_ALWAYS = re.compile(r"gpt-?oss")
 _WEIGHTS = re.compile(r"^FROM\s+\S.*[\\/]sha256-([0-9a-f]{64})\s*$", re.MULTILINE)
 _ADAPTER = re.compile(r"^ADAPTER\s", re.MULTILINE)
 _STOP_PARAMETER = re.compile(r'^stop\s+(".*")\s*$', re.MULTILINE)
 
+_PROBING = Sampling(max_tokens=1, temperature=0.0, top_logprobs=TOP_LOGPROBS_MAX)
+
 AnswerT = TypeVar("AnswerT")
+_Ask: TypeAlias = tuple[str, dict[str, Any]]
+"""A path and the body sent to it."""
 Count = Annotated[int, Meta(ge=0)]
 
 
@@ -139,6 +162,14 @@ class _Line(msgspec.Struct):
     prompt_eval_count: Count = 0
     eval_count: Count = 0
     error: str | None = None
+
+
+class _Rendered(msgspec.Struct):
+    rendered_template: str
+
+
+class _Rendering(msgspec.Struct, rename={"debug": "_debug_info"}):
+    debug: _Rendered | None = None
 
 
 class _Embeddings(msgspec.Struct):
@@ -287,6 +318,47 @@ class Ollama:
         answer = await self._answer("POST", path, {**request, "stream": False, "logprobs": False, "options": options})
         return _decoded(_Line, answer).prompt_eval_count
 
+    async def probe(self, work: Generation, text: str, positions: Sequence[int]) -> AsyncGenerator[Probed]:
+        require_sound(work)
+        prefixes = beginnings(text, positions)
+        installed = await self._find(work.model)
+        _require_feature(installed.model, "probe")
+        path, request = _request(replace(work, response_format=None, sampling=_PROBING), installed)
+        request["stream"] = False
+        prompt = work.prompt if path == "/api/generate" else await self._render(path, request)
+        counted = 0
+        for prefix in prefixes:
+            raw = ("/api/generate", _raw(request, f"{prompt}{prefix}"))
+            try:
+                # Where nothing is begun yet, the ordinary call gives the count that an executor was given.
+                probed = await self._predict(raw if prefix else (path, request), raw)
+            except RuntimeUnsupported:
+                if not counted:
+                    raise
+                # The prompt fits into the context, and this much of the answer does not.
+                probed = Probed(prompt_tokens=counted, entry=TokenEntry(text=""))
+            counted = probed.prompt_tokens
+            yield probed
+
+    async def _render(self, path: str, request: Mapping[str, Any]) -> str:
+        """The prompt that the chat call gives the model."""
+        answer = await self._answer(
+            "POST", path, {**request, "_debug_render_only": True}, patience=wire.GENERATION_TIMEOUT
+        )
+        rendering = _decoded(_Rendering, answer).debug
+        if rendering is None:
+            raise RuntimeUnsupported("this Ollama does not tell how it renders a chat: use version 0.17.4")
+        return rendering.rendered_template
+
+    async def _predict(self, ask: _Ask, again: _Ask) -> Probed:
+        line = _decoded(_Line, await self._answer("POST", *ask, patience=wire.GENERATION_TIMEOUT))
+        if not line.logprobs:
+            path, request = again
+            answer = await self._answer("POST", path, {**request, "format": _A_DIGIT}, patience=wire.GENERATION_TIMEOUT)
+            line = _decoded(_Line, answer)
+        entry = most_likely(_scored(line.logprobs[0])) if line.logprobs else TokenEntry(text="")
+        return Probed(prompt_tokens=line.prompt_eval_count, entry=entry)
+
     async def embed(self, model: str, texts: Sequence[str]) -> tuple[list[list[float]], int]:
         installed = await self._find(model)
         if not installed.model.embeds:
@@ -410,7 +482,7 @@ def _installed(tag: _Tag, show: _Show, *, context_tokens_max: int, returns_logpr
             context_tokens=context_tokens,
             size_bytes=tag.size,
             embeds="embedding" in capabilities,
-            features=_features(show, capabilities, returns_logprobs=returns_logprobs),
+            features=_features(show, capabilities, architecture, returns_logprobs=returns_logprobs),
         ),
         thinks="thinking" in capabilities,
         penalties=_WITHOUT_PENALTIES.fullmatch(architecture) is None,
@@ -426,7 +498,9 @@ def _capabilities(show: _Show, architecture: str) -> frozenset[str]:
     return frozenset({"embedding" if pools else "completion"})
 
 
-def _features(show: _Show, capabilities: frozenset[str], *, returns_logprobs: bool) -> tuple[str, ...]:
+def _features(
+    show: _Show, capabilities: frozenset[str], architecture: str, *, returns_logprobs: bool
+) -> tuple[str, ...]:
     features: list[str] = []
     if "completion" in capabilities:
         # Without a template it would run messages together, which no other node does alike.
@@ -434,6 +508,9 @@ def _features(show: _Show, capabilities: frozenset[str], *, returns_logprobs: bo
             features.append("chat")
         if returns_logprobs:
             features.append("logprobs")
+            # Thoughts are no part of an answer, and without them nobody comes to what the model saw.
+            if _THINKS_ALWAYS.fullmatch(architecture) is None:
+                features.append("probe")
         if "tools" in capabilities:
             features.append("tools")
         if not _loses_format(show, capabilities):
@@ -472,6 +549,12 @@ def _request(work: Generation, installed: _Installed) -> tuple[str, dict[str, An
     if work.tools:
         request["tools"] = list(work.tools)
     return "/api/chat", request | {"messages": _messages(work.messages)}
+
+
+def _raw(request: Mapping[str, Any], prompt: str) -> dict[str, Any]:
+    """The same call for a prompt that is rendered already. Stop sequences would hide what they end."""
+    kept = {key: value for key, value in request.items() if key not in ("messages", "tools")}
+    return kept | {"prompt": prompt, "raw": True, "options": {**request["options"], "stop": []}}
 
 
 def _require_feature(model: Model, feature: str | None) -> None:

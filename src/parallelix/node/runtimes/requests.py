@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, TypeAlias, cast
 
 from parallelix.node.runtimes.base import Finished, Generation, RuntimeUnsupported, TokenEntry
+from parallelix.node.runtimes.entries import Scored
 
 Item: TypeAlias = TokenEntry | Finished
 
@@ -33,6 +35,26 @@ def require_sound(work: Generation) -> None:
         _require_tool(tool)
     if not 0 <= work.sampling.top_logprobs <= TOP_LOGPROBS_MAX:
         raise RuntimeUnsupported(f"top_logprobs is {work.sampling.top_logprobs}: ask for 0 to {TOP_LOGPROBS_MAX}")
+
+
+def beginnings(text: str, positions: Sequence[int]) -> list[str]:
+    """The beginnings of `text` that end at these UTF-8 bytes. Raises RuntimeUnsupported where there is none."""
+    encoded = text.encode()
+    if any(later <= earlier for earlier, later in itertools.pairwise(positions)):
+        raise RuntimeUnsupported("positions do not rise: give each once, in the order of the text")
+    for position in positions:
+        if not 0 <= position <= len(encoded):
+            raise RuntimeUnsupported(f"position {position} lies outside the text of {len(encoded)} bytes")
+    try:
+        return [encoded[:position].decode() for position in positions]
+    except UnicodeDecodeError as error:
+        raise RuntimeUnsupported(f"position {len(error.object)} lies inside a character: probe between two") from error
+
+
+def most_likely(scored: Scored) -> TokenEntry:
+    """A prediction for `Probed`: what was picked to get at it does not matter."""
+    text, logprob = scored.top[0] if scored.top else (scored.token, scored.logprob)
+    return TokenEntry(text=text, logprob=logprob, top=scored.top)
 
 
 def _require_message(message: object) -> None:
