@@ -8,6 +8,7 @@ import msgspec
 
 from parallelix.client.errors import BadAnswer
 from parallelix.protocol.requests import (
+    AuditState,
     DeltaEvent,
     EndEvent,
     ProgressEvent,
@@ -59,7 +60,7 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     charge_wei: str
     record_hash: str | None
     receipt: str | None
-    audit: str
+    audit: AuditState
 
 
 Event: TypeAlias = Created | Progress | Delta | Restarted | Ended

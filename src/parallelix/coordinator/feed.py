@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from parallelix.coordinator.errors import Unavailable
+from parallelix.protocol.requests import AuditState
 from parallelix.protocol.work import Entry, ResultContent, Usage
 
 NOTES_MAX = 64
@@ -66,6 +67,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage | None = None
     charge_wei: int = 0
     record_hash: str | None = None
+    audit: AuditState = "off"
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True):

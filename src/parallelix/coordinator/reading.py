@@ -25,7 +25,7 @@ from parallelix.engine.ledger import available, cleared, held, spent
 from parallelix.engine.lifecycle import FINAL_REQUEST_STATES, RequestState
 from parallelix.engine.pool import Need
 from parallelix.engine.recorder import batch_of
-from parallelix.engine.rows import RequestRow
+from parallelix.engine.rows import AuditRow, RequestRow
 from parallelix.protocol import envelope, merkle, receipts, requests, work
 from parallelix.protocol.canonical import decode
 from parallelix.protocol.encoding import from_hex, to_hex
@@ -72,13 +72,11 @@ class Reading:
         if request is not None and request.account == key.account:
             view = self._view(request.row(), attempts=len(request.attempts), waiting=self.engine.held(request))
             await self.journal.flushed()
-            return view
+            return await self._with_audit(view)
         row = await self._own_row(key, request_id)
         attempts = await self.readers.attempts_of(request_id)
-        if not with_result:
-            return self._view(row, attempts=len(attempts))
-        outcome = await self._stored_outcome(row)
-        return self._view(row, attempts=len(attempts), outcome=outcome)
+        outcome = await self._stored_outcome(row) if with_result else None
+        return await self._with_audit(self._view(row, attempts=len(attempts), outcome=outcome))
 
     async def list(
         self, key: ApiKey, *, state: str | None = None, limit: int = 20, cursor: str | None = None
@@ -92,11 +90,10 @@ class Reading:
         for row in found.requests:
             request = self.engine.requests.get(row.request_id)
             if request is not None:
-                views.append(
-                    self._view(request.row(), attempts=len(request.attempts), waiting=self.engine.held(request))
-                )
+                view = self._view(request.row(), attempts=len(request.attempts), waiting=self.engine.held(request))
             else:
-                views.append(self._view(row, attempts=len(await self.readers.attempts_of(row.request_id))))
+                view = self._view(row, attempts=len(await self.readers.attempts_of(row.request_id)))
+            views.append(await self._with_audit(view))
         return requests.RequestList(data=tuple(views), next_cursor=found.next_cursor or None)
 
     def _view(
@@ -137,6 +134,29 @@ class Reading:
             sealed_result=outcome.sealed_result if outcome else None,
         )
 
+    async def _with_audit(self, view: requests.RequestView) -> requests.RequestView:
+        """What is durable of the execution's audit."""
+        if view.usage is None:
+            return view
+        audit = await self.readers.audit_of_request(view.id)
+        if audit is None:
+            return msgspec.structs.replace(view, audit=await self._audit_state(view.id, None))
+        return msgspec.structs.replace(
+            view,
+            audit=await self._audit_state(view.id, audit),
+            audit_reason=audit.reason if audit.verdict else "",
+            refunded_wei=audit.refunded_wei or "0",
+        )
+
+    async def _audit_state(self, request_id: str, audit: AuditRow | None) -> requests.AuditState:
+        """Of an execution that has a record."""
+        if audit is not None:
+            verdict: Any = audit.verdict
+            return verdict or "pending"
+        row = await self.readers.record_of_request(request_id)
+        assert row is not None, f"{request_id} says that it has a record"
+        return "not_drawn" if decode(row.body, ExecutionRecord).rate else "off"
+
     async def _own_row(self, key: ApiKey, request_id: str) -> RequestRow:
         request = self.engine.requests.get(request_id)
         if request is not None:
@@ -163,6 +183,7 @@ class Reading:
             usage=work.Usage(prompt_tokens=row.prompt_tokens, completion_tokens=row.completion_tokens),
             charge_wei=int(row.charge_wei),
             record_hash=record.record_hash if record else None,
+            audit=await self._audit_state(row.request_id, await self.readers.audit_of_request(row.request_id)),
         )
         stored, payload = await self.readers.result(row.request_id), await self.readers.payload(row.request_id)
         if stored is None or payload is None:

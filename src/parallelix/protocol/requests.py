@@ -20,6 +20,10 @@ TOP_LOGPROBS_MAX = 20
 INPUTS_MAX = 256
 REQUEST_BODY_BYTES_MAX = 4 * 1024 * 1024
 
+AuditState: TypeAlias = Literal["off", "not_drawn", "pending", "agree", "disagree", "inconclusive", "unaudited"]
+"""Whether a second node looked at the execution, and what came of it. off: nothing was recorded, or while audits were
+off. not_drawn: the draw spared it. pending: drawn, and no verdict yet. The others are verdicts."""
+
 Seconds: TypeAlias = Annotated[float, Meta(ge=1, le=3600)]
 QueueSeconds: TypeAlias = Annotated[float, Meta(ge=0, le=3600)]
 
@@ -128,7 +132,11 @@ class RequestView(msgspec.Struct, frozen=True, kw_only=True):
     settled: bool
     """Whether the charge has posted, which waits for the record's batch."""
     record_hash: str | None
-    audit: Literal["off"] = "off"
+    audit: AuditState = "off"
+    audit_reason: str = ""
+    """A stable code beside a verdict."""
+    refunded_wei: str = "0"
+    """What was given back because the result was overturned; `charge_wei` is what is left."""
     result: ResultView | None = None
     sealed_result: str | None = None
 
@@ -172,7 +180,7 @@ class EndEvent(msgspec.Struct, frozen=True, kw_only=True):
     charge_wei: str
     record_hash: str | None
     receipt: str | None
-    audit: Literal["off"] = "off"
+    audit: AuditState = "off"
 
 
 class Quote(msgspec.Struct, frozen=True, kw_only=True):

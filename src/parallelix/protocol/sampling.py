@@ -12,7 +12,12 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from typing import Annotated
 
+import msgspec
+from msgspec import Meta
+
+from parallelix.protocol.canonical import Count
 from parallelix.protocol.encoding import from_hex
 
 SECRET_BYTES = 32
@@ -22,6 +27,24 @@ floor."""
 DRAW_BITS = 64
 
 _DOMAIN = b"parallelix/sampling/v1"
+
+
+class Epoch(msgspec.Struct, frozen=True, kw_only=True):
+    """What is public of an epoch: 0x-hex of the commitment, and of the secret once it is out, else empty. Times are
+    Unix milliseconds, 0 for not yet or not known."""
+
+    epoch: Count
+    commitment: str
+    secret: str = ""
+    began_at: Count = 0
+    revealed_at: Count = 0
+
+
+class EpochList(msgspec.Struct, frozen=True, kw_only=True):
+    """In their order. `floor_percent` is the rate that no execution is sampled below."""
+
+    data: tuple[Epoch, ...]
+    floor_percent: Annotated[int, Meta(ge=0, le=100)]
 
 
 def epoch_secret(master: bytes, epoch: int) -> bytes:

@@ -168,6 +168,7 @@ class OpenAI:
                 record_hash=outcome.record_hash,
                 charge_wei=str(outcome.charge_wei),
                 receipt=receipt_path(request_id),
+                audit=outcome.audit,
             ),
         )
 

@@ -13,6 +13,7 @@ import msgspec
 
 from parallelix.protocol import work
 from parallelix.protocol.encoding import from_base64url
+from parallelix.protocol.requests import AuditState
 
 LOGPROB_UNKNOWN = -9999.0
 """OpenAI's own way to say that a log-probability is not known; its clients require a number."""
@@ -25,7 +26,7 @@ class ParallelixAnswer(msgspec.Struct, frozen=True, kw_only=True):
     record_hash: str | None
     charge_wei: str
     receipt: str
-    audit: Literal["off"] = "off"
+    audit: AuditState = "off"
 
 
 class TokenUsage(msgspec.Struct, frozen=True, kw_only=True):

@@ -223,4 +223,5 @@ def _end_event(outcome: Outcome) -> EndEvent:
         charge_wei=str(outcome.charge_wei),
         record_hash=outcome.record_hash,
         receipt=receipt_path(outcome.request_id) if outcome.record_hash else None,
+        audit=outcome.audit,
     )
