@@ -450,6 +450,7 @@ node_trust = Table(
     _whole("unusable_millinats"),
     _whole("audited"),
     _whole("disagreed"),
+    _whole("first_attached_at"),
     _whole("proven_at"),
     _whole("strikes"),
     _whole("benched_at"),

@@ -58,6 +58,7 @@ def upgrade() -> None:
         sa.Column("unusable_millinats", WHOLE, nullable=False),
         sa.Column("audited", WHOLE, nullable=False),
         sa.Column("disagreed", WHOLE, nullable=False),
+        sa.Column("first_attached_at", WHOLE, nullable=False),
         sa.Column("proven_at", WHOLE, nullable=False),
         sa.Column("strikes", WHOLE, nullable=False),
         sa.Column("benched_at", WHOLE, nullable=False),
