@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
+from parallelix.protocol import canonical
 from parallelix.protocol.canonical import Count
+from parallelix.protocol.errors import Malformed
 from parallelix.protocol.messages import Digest, ShortText
+
+CARD_BYTES_MAX = 16 * 1024
+"""A card with all its spreads is below 3 KiB."""
+MARGIN = 1.5
+"""A threshold stands so far above what was measured: a card is made on one machine and judges others."""
+
+Distance = Annotated[float, Meta(ge=0, le=1)]
+Milliseconds = Annotated[float, Meta(ge=0, le=1e9)]
 
 
 class SpreadAt(msgspec.Struct, frozen=True, kw_only=True):
@@ -16,10 +28,10 @@ class SpreadAt(msgspec.Struct, frozen=True, kw_only=True):
 
     positions: Annotated[int, Meta(ge=1, le=64)]
     samples: Count
-    median: float
-    q99: float
-    q999: float
-    largest: float
+    median: Distance
+    q99: Distance
+    q999: Distance
+    largest: Distance
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,16 +44,64 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     runtime_version: ShortText = ""
     hardware: ShortText = ""
     measured_at: ShortText = ""
-    spreads: tuple[SpreadAt, ...] = ()
-    unusable_share: float = 0.05
+    spreads: Annotated[tuple[SpreadAt, ...], Meta(max_length=64)] = ()
+    unusable_share: Annotated[float, Meta(ge=0, le=1)] = 0.05
     """Of honest positions, how many cannot be compared: the quantile that a node may stay at unsuspected."""
-    prefill_ms_per_token: float = 0.0
-    decode_ms_per_token: float = 0.0
+    prefill_ms_per_token: Milliseconds = 0.0
+    decode_ms_per_token: Milliseconds = 0.0
 
 
-DEFAULT_CARD = Card()
+DEFAULT_SPREADS = (
+    SpreadAt(positions=1, samples=0, median=0.0, q99=0.05, q999=0.10, largest=0.10),
+    SpreadAt(positions=2, samples=0, median=0.0, q99=0.03, q999=0.07, largest=0.07),
+    SpreadAt(positions=4, samples=0, median=0.0, q99=0.02, q999=0.05, largest=0.05),
+    SpreadAt(positions=8, samples=0, median=0.0, q99=0.02, q999=0.04, largest=0.04),
+)
+DEFAULT_CARD = Card(spreads=DEFAULT_SPREADS)
 
 
 def threshold(card: Card, positions: int) -> float:
-    """The distance above which an audit with so many usable positions disagrees."""
-    raise NotImplementedError
+    """The distance above which an audit with so many usable positions disagrees.
+
+    Few positions leave more to chance, so the spread is taken at the most positions that the card knows and the audit
+    has. A card never tightens what the default allows: it was measured on one machine, and the next has another
+    processor.
+    """
+    default = _honest(DEFAULT_CARD.spreads, positions)
+    return min(1.0, MARGIN * max(default, _honest(card.spreads, positions)))
+
+
+def _honest(spreads: Sequence[SpreadAt], positions: int) -> float:
+    below = [spread for spread in spreads if spread.positions <= max(1, positions)]
+    return max(below, key=lambda spread: spread.positions).q999 if below else 0.0
+
+
+def spread_of(distances: Sequence[float], positions: int) -> SpreadAt:
+    """The quantiles of honest distances, each a mean over `positions` positions. Raises `ValueError` for none."""
+    ranked = sorted(distances)
+    if not ranked:
+        raise ValueError(f"no honest distance over {positions} positions: measure at least one")
+
+    def quantile(share: float) -> float:
+        return ranked[min(len(ranked) - 1, math.ceil(share * len(ranked)) - 1)]
+
+    return SpreadAt(
+        positions=positions,
+        samples=len(ranked),
+        median=quantile(0.5),
+        q99=quantile(0.99),
+        q999=quantile(0.999),
+        largest=ranked[-1],
+    )
+
+
+def encode_card(card: Card) -> bytes:
+    """A card as its file holds it: JSON for people to read."""
+    return msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n"
+
+
+def decode_card(data: bytes) -> Card:
+    """Raises `Malformed` for what is no card."""
+    if len(data) > CARD_BYTES_MAX:
+        raise Malformed(f"calibration card: {len(data)} bytes, at most {CARD_BYTES_MAX}")
+    return canonical.decode_json(data, Card)

@@ -3,25 +3,54 @@
 An auditor is sent the prompt and the beginning of the answer, never the executor's numbers, and returns the twenty most
 likely next tokens. Rules that follow from what runtimes give and hide:
 
-    positions   byte offsets of the text where an entry begins; the empty prefix is always one
-    base        the auditor's count of prompt tokens at the empty prefix must be the executor's
+    positions   byte offsets of the text where an entry begins; the empty prefix is always one. None lies behind
+                characters that were lost, and none is the last entry of a text that a stop sequence may have cut
+    base        the auditor's count of prompt tokens at the empty prefix must be the executor's, where that was counted
     comparable  a position counts only where the auditor counts base + the output tokens before it: elsewhere the prefix
-                was tokenised otherwise, and the numbers mean nothing
+                was tokenised otherwise, and the numbers mean nothing. Entries that may stand for several tokens leave
+                as much room as their bytes can hide
+    verdict     distance at the usable positions, in favour of the executor where a list does not say; tokens that no
+                auditor finds likely; and over the whole answer tokens that its own numbers make too unlikely
+
+What cannot be compared is said to be `unusable` with a reason, and never counts as agreement.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import Literal, TypeAlias
 
 import msgspec
 
-from parallelix.protocol.calibration import Card
-from parallelix.protocol.work import Entry, FinishReason, Probes, WorkKind
+from parallelix.protocol.calibration import Card, threshold
+from parallelix.protocol.distributions import (
+    GAP,
+    LOGPROB_SLACK,
+    TEMPERATURE_MIN,
+    View,
+    distance,
+    is_among,
+    probability_of_misses,
+    surprise,
+    tail_share,
+    view_of,
+)
+from parallelix.protocol.work import ENTRY_TOP, PROBES_MAX, Entry, FinishReason, Probes, WorkKind
 
 RandomBytes: TypeAlias = Callable[[int], bytes]
 PROBES_DEFAULT = 8
 """Positions besides the empty prefix."""
+HIDDEN_TOKENS_MAX = 32
+"""Tokens that neither an entry nor lost bytes explain: the end of the text, and those that a stop sequence cut off.
+More were thoughts, and an auditor cannot be given them."""
+CHANCE_MAX = 1e-5
+"""How likely tokens must at least be, where an honest executor sampled them."""
+NOT_GREEDY_SHARE_MAX = 0.02
+FABRICATED_SHARE_MAX = 0.05
+"""Runtimes make an odd entry now and then where they take an answer apart; more are made up."""
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,6 +59,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     kind: WorkKind
     model_digest: str
     prompt_tokens: int
+    """0 with a `finish_reason` of "length" or "cancelled": the runtime was stopped before it counted them."""
     completion_tokens: int
     text: str
     finish_reason: FinishReason
@@ -41,7 +71,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """In effect: 0 is greedy."""
     seeded: bool = False
     constrained: bool = False
-    """A grammar or tools: what was picked need not be among the likely."""
+    """A grammar, tools or penalties: what was picked need not be among the likely."""
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,16 +97,242 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     unusable: int = 0
 
 
+class _Place(msgspec.Struct, frozen=True):
+    """An entry that an auditor can be asked about: its offset in UTF-8 bytes, the tokens before it by its entries, and
+    how many more the bytes before it may hide."""
+
+    offset: int
+    index: int
+    spare: int
+
+
 def choose_probes(claim: Claim, random_bytes: RandomBytes, *, count: int = PROBES_DEFAULT) -> Probes | None:
     """The empty prefix and up to `count` unpredictable positions; None where not even that can be compared."""
-    raise NotImplementedError
+    if claim.kind == "embedding" or _hidden_tokens(claim) > HIDDEN_TOKENS_MAX:
+        return None
+    offsets = [place.offset for place in _places(claim) if _is_comparable(claim, place)]
+    if not offsets:
+        return None
+    later = [offset for offset in offsets if offset > 0]
+    chosen = sorted({0, *_drawn(later, min(count, PROBES_MAX - 1), random_bytes)})
+    return Probes(text=claim.text.encode()[: chosen[-1]].decode(), positions=tuple(chosen))
 
 
 def compare(claim: Claim, probes: Probes, answer: Answer, card: Card) -> Finding:
-    """An auditor's answer against the executor's claim."""
-    raise NotImplementedError
+    """An auditor's answer against the executor's claim. Never raises, whatever either of them holds."""
+    if (fault := _malformed(probes, answer)) is not None:
+        return fault
+    total = len(probes.positions)
+    if (fault := compare_base(claim, answer.prompt_tokens[0]) or _fabricated(claim)) is not None:
+        return msgspec.structs.replace(fault, unusable=total)
+    if (hidden := _hidden_tokens(claim)) > HIDDEN_TOKENS_MAX:
+        detail = f"{hidden} tokens of the answer are in no entry, and {HIDDEN_TOKENS_MAX} is the most"
+        return Finding(outcome="unusable", reason="hidden_tokens", detail=detail, unusable=total)
+    return _compared(claim, probes, answer, card)
+
+
+def compare_base(claim: Claim, counted: int) -> Finding | None:
+    """A disagreement where the executor states another number of prompt tokens than an auditor counts."""
+    if claim.prompt_tokens == counted or _base_is_unknown(claim):
+        return None
+    detail = f"{claim.prompt_tokens} prompt tokens were stated, and the auditor counts {counted}"
+    return Finding(outcome="disagree", reason="base_tokens", detail=detail)
 
 
 def compare_answers(first: Answer, second: Answer, probes: Probes, card: Card) -> Finding:
     """Two auditors' answers at the same positions against each other."""
-    raise NotImplementedError
+    for answer in (first, second):
+        if (fault := _malformed(probes, answer)) is not None:
+            return fault
+    total = len(probes.positions)
+    if first.prompt_tokens[0] != second.prompt_tokens[0]:
+        detail = f"they count {first.prompt_tokens[0]} and {second.prompt_tokens[0]} prompt tokens"
+        return Finding(outcome="disagree", reason="base_tokens", detail=detail, unusable=total)
+    pairs = [
+        (one, other)
+        for index in range(total)
+        if first.prompt_tokens[index] == second.prompt_tokens[index]
+        if (one := view_of(first.entries[index].top)) is not None
+        if (other := view_of(second.entries[index].top)) is not None
+    ]
+    if not pairs:
+        return Finding(outcome="unusable", reason="no_position", detail=f"none of {total}", unusable=total)
+    return _by_distance(pairs, total - len(pairs), card) or _agreement(pairs, total - len(pairs))
+
+
+def _compared(claim: Claim, probes: Probes, answer: Answer, card: Card) -> Finding:
+    places = {place.offset: place for place in _places(claim)}
+    pairs: list[tuple[View, View]] = []
+    shown: list[tuple[Entry, Entry]] = []
+    why_not: Counter[str] = Counter()
+    for offset, counted, predicted in zip(probes.positions, answer.prompt_tokens, answer.entries, strict=True):
+        place = places.get(offset)
+        theirs = view_of(predicted.top)
+        own = None if place is None else view_of(claim.entries[place.index].top, ENTRY_TOP)
+        if place is None or not _is_clear(claim.entries[place.index]):
+            why_not["lost_text"] += 1
+        elif own is None:
+            why_not["no_alternatives"] += 1
+        elif not 0 <= counted - answer.prompt_tokens[0] - place.index <= place.spare:
+            why_not["retokenised"] += 1
+        elif theirs is None:
+            why_not["no_prediction"] += 1
+        else:
+            pairs.append((own, theirs))
+            if not _may_be_cut(claim, place.index):
+                shown.append((claim.entries[place.index], predicted))
+    unusable = why_not.total()
+    if not pairs:
+        reason = why_not.most_common(1)[0][0]
+        return Finding(outcome="unusable", reason=reason, detail=f"none of {unusable} positions", unusable=unusable)
+    found = _by_distance(pairs, unusable, card) or _by_tokens(claim, shown)
+    agreement = _agreement(pairs, unusable)
+    if found is None:
+        return agreement
+    return msgspec.structs.replace(
+        found, distance=agreement.distance, usable=agreement.usable, unusable=agreement.unusable
+    )
+
+
+def _by_distance(pairs: Sequence[tuple[View, View]], unusable: int, card: Card) -> Finding | None:
+    agreement = _agreement(pairs, unusable)
+    allowed = threshold(card, len(pairs))
+    if agreement.distance <= allowed:
+        return None
+    detail = f"a distance of {agreement.distance:.3f} over {len(pairs)} positions, at most {allowed:.3f}"
+    return msgspec.structs.replace(agreement, outcome="disagree", reason="distance", detail=detail)
+
+
+def _agreement(pairs: Sequence[tuple[View, View]], unusable: int) -> Finding:
+    mean = math.fsum(distance(one, other) for one, other in pairs) / len(pairs)
+    return Finding(outcome="agree", reason="", distance=mean, usable=len(pairs), unusable=unusable)
+
+
+def _by_tokens(claim: Claim, shown: Sequence[tuple[Entry, Entry]]) -> Finding | None:
+    """Whether the tokens themselves were picked from the distributions that the executor states."""
+    if claim.constrained:
+        return None
+    return _by_rank(claim, shown) or _by_likelihood(claim)
+
+
+def _by_rank(claim: Claim, shown: Sequence[tuple[Entry, Entry]]) -> Finding | None:
+    named = [(own, predicted) for own, predicted in shown if own.text]
+    misses = sum(not is_among(own.text, predicted.top) for own, predicted in named)
+    if not misses:
+        return None
+    temperature = max(claim.temperature, TEMPERATURE_MIN)
+    tails = [tail_share([logprob for _, logprob in predicted.top], temperature) for _, predicted in named]
+    chance = probability_of_misses(tails, misses)
+    if chance >= CHANCE_MAX:
+        return None
+    detail = f"{misses} of {len(named)} tokens are not among the auditor's likeliest, by a chance of {chance:.1e}"
+    return Finding(outcome="disagree", reason="rank", detail=detail)
+
+
+def _by_likelihood(claim: Claim) -> Finding | None:
+    known = [
+        entry
+        for index, entry in enumerate(claim.entries)
+        if not _may_be_cut(claim, index) and view_of(entry.top, ENTRY_TOP) is not None
+    ]
+    if claim.temperature < TEMPERATURE_MIN:
+        others = sum(
+            entry.logprob is not None and entry.logprob < max(logprob for _, logprob in entry.top) - LOGPROB_SLACK
+            for entry in known
+        )
+        if others <= NOT_GREEDY_SHARE_MAX * len(known):
+            return None
+        detail = f"{others} of {len(known)} tokens are not the likeliest, at temperature 0"
+        return Finding(outcome="disagree", reason="not_greedy", detail=detail)
+    logarithm = surprise(known, claim.temperature)
+    if logarithm >= math.log(CHANCE_MAX):
+        return None
+    detail = f"tokens as unlikely as these {len(known)} are sampled by a chance of e^{logarithm:.0f} at most"
+    return Finding(outcome="disagree", reason="surprisal", detail=detail)
+
+
+def _fabricated(claim: Claim) -> Finding | None:
+    """Numbers that no model gave: a token's own log-probability is that of its alternatives, or below them all."""
+    odd = sum(not _is_consistent(entry) for entry in claim.entries)
+    if odd <= max(1.0, FABRICATED_SHARE_MAX * len(claim.entries)):
+        return None
+    detail = f"{odd} of {len(claim.entries)} entries contradict their own alternatives"
+    return Finding(outcome="disagree", reason="fabricated", detail=detail)
+
+
+def _is_consistent(entry: Entry) -> bool:
+    if entry.logprob is None or not entry.top:
+        return True
+    own = entry.logprob
+    same = [logprob for text, logprob in entry.top if text == entry.text]
+    if same:
+        return any(abs(own - logprob) <= LOGPROB_SLACK for logprob in same)
+    lowest = min(logprob for _, logprob in entry.top)
+    # The text may be a part of the token's: a space that was taken away, a stop sequence, a character in pieces.
+    return own <= lowest + LOGPROB_SLACK or any(abs(own - logprob) <= LOGPROB_SLACK for _, logprob in entry.top)
+
+
+def _places(claim: Claim) -> Iterator[_Place]:
+    """The first entry at each offset, as far as no text was lost. What comes after it at the same offset follows tokens
+    that are not in the text."""
+    entries, hideable = claim.entries, max(0, claim.completion_tokens - len(claim.entries))
+    offset, seen, room = 0, -1, 0
+    for index, entry in enumerate(entries):
+        if offset > seen:
+            yield _Place(offset, index, min(room, hideable))
+            seen = offset
+        if GAP in entry.text:
+            return
+        offset += len(entry.text.encode(errors="replace"))
+        room += _hideable(entry)
+
+
+def _is_comparable(claim: Claim, place: _Place) -> bool:
+    entry = claim.entries[place.index]
+    if place.index and _may_be_cut(claim, place.index):
+        return False
+    return _is_clear(entry) and view_of(entry.top, ENTRY_TOP) is not None
+
+
+def _is_clear(entry: Entry) -> bool:
+    """Whether the alternatives belong to the first token of the entry: where a character came in pieces, they are of
+    the last."""
+    return GAP not in entry.text and (entry.text.isascii() or is_among(entry.text, entry.top))
+
+
+def _hideable(entry: Entry) -> int:
+    """How many tokens more than one the entry may stand for: one for each byte but the last of its characters."""
+    return 0 if entry.text.isascii() else max(0, len(entry.text.encode(errors="replace")) - 1)
+
+
+def _hidden_tokens(claim: Claim) -> int:
+    """Tokens of the answer that neither entries nor the bytes of their characters explain."""
+    return claim.completion_tokens - len(claim.entries) - sum(map(_hideable, claim.entries))
+
+
+def _may_be_cut(claim: Claim, index: int) -> bool:
+    return claim.finish_reason == "stop" and index == len(claim.entries) - 1
+
+
+def _base_is_unknown(claim: Claim) -> bool:
+    return claim.prompt_tokens == 0 and claim.finish_reason in ("length", "cancelled")
+
+
+def _malformed(probes: Probes, answer: Answer) -> Finding | None:
+    expected, positions = len(probes.positions), probes.positions
+    if (
+        expected
+        and positions[0] == 0
+        and all(one < other for one, other in pairwise(positions))
+        and expected == len(answer.prompt_tokens) == len(answer.entries)
+    ):
+        return None
+    detail = f"{len(answer.prompt_tokens)} counts and {len(answer.entries)} entries for {expected} positions"
+    return Finding(outcome="unusable", reason="malformed_answer", detail=detail, unusable=expected)
+
+
+def _drawn(offsets: Sequence[int], count: int, random_bytes: RandomBytes) -> list[int]:
+    """`count` of them, each set of so many as likely as any other."""
+    left = list(offsets)
+    # 64 bits a draw: the remainder favours nobody by more than one in 2^40.
+    return [left.pop(int.from_bytes(random_bytes(8), "big") % len(left)) for _ in range(min(count, len(offsets)))]

@@ -1,0 +1,164 @@
+"""Two views of what a model expects next, each known in its likeliest tokens only. Arithmetic on log-probabilities.
+
+A token that a list does not name has at most the probability of the least that it names, and at most what the named
+ones leave. Every figure here is a bound in favour of whoever is judged: what is not known accuses nobody.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from parallelix.protocol.work import ENTRY_TOP, Entry
+
+GAP = "\ufffd"
+"""What a runtime shows for bytes that make no character yet; different tokens look alike then."""
+WHOLE = 0.999
+"""Alternatives that hold so much of the probability are all that matter, however few they are."""
+LOGPROB_SLACK = 0.005
+"""Runtimes round to three digits or more."""
+SURPRISAL_NATS_MAX = 8.0
+"""One impossible token is enough of a surprise: without a bound it would outweigh all that is known of the others."""
+ENTRIES_SCORED_MAX = 2048
+TEMPERATURE_MIN = 0.01
+"""Below it sampling picks the likeliest token, whatever the runtime."""
+VOCABULARY_MAX = 1 << 19
+"""More tokens than any model has: where the temperature is above 1, the unnamed ones matter by their number."""
+
+_MARKER = re.compile(r"<[^<>\s]{1,40}>|")
+_LOGPROB_MIN = -1000.0
+_STEEPNESS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.85, 1.0, 1.5, 2.5)
+
+
+class View(msgspec.Struct, frozen=True):
+    """Probabilities by text. `least` bounds every text that is not in it."""
+
+    known: Mapping[str, float]
+    least: float
+
+    def at_most(self, text: str) -> float:
+        return self.known.get(text, self.least)
+
+
+def view_of(top: Iterable[tuple[str, float]], count: int | None = None) -> View | None:
+    """The `count` likeliest of `top`, or all; None where they are too few to say anything of the rest."""
+    ranked = sorted(((text, _probability(logprob)) for text, logprob in top), key=lambda pair: -pair[1])[:count]
+    total = math.fsum(probability for _, probability in ranked)
+    if len(ranked) < ENTRY_TOP and total < WHOLE:
+        return None
+    known: dict[str, float] = {}
+    for text, probability in ranked:
+        known[shown(text)] = known.get(shown(text), 0.0) + probability
+    return View(known, max(0.0, min(ranked[-1][1], 1.0 - total)))
+
+
+def shown(text: str) -> str:
+    """Markers that end or divide texts look differently in each runtime, or like nothing at all: all count as one."""
+    return "" if _MARKER.fullmatch(text) else text
+
+
+def distance(one: View, other: View) -> float:
+    """A lower bound of the total variation between the two, 0 to 1: the probability that one gives to what it names
+    beyond what the other can give it at most, whichever way round it is more."""
+    return min(1.0, max(_excess(one, other), _excess(other, one)))
+
+
+def _excess(one: View, other: View) -> float:
+    return math.fsum(
+        max(0.0, probability - other.at_most(text)) for text, probability in one.known.items() if GAP not in text
+    )
+
+
+def is_among(text: str, top: Iterable[tuple[str, float]]) -> bool:
+    """Whether a token of this text is listed; runtimes differ in whether they show a space before a word."""
+    bare = text.strip()
+    return any(other == text or (bare != "" and other.strip() == bare) for other, _ in top)
+
+
+def tail_share(logprobs: Sequence[float], temperature: float) -> float:
+    """At most how often sampling at `temperature` (above 0) picks a token that is not among these, 0 to 1."""
+    known = [_sane(logprob) for logprob in logprobs]
+    tail, whole = _tail_weight(known, temperature), math.fsum(_weights(known, temperature))
+    return tail / (tail + whole)
+
+
+def probability_of_misses(tails: Sequence[float], misses: int) -> float:
+    """How likely `misses` or more of independent events with these probabilities are."""
+    counts = [1.0]
+    for tail in tails:
+        counts = [
+            (counts[number] if number < len(counts) else 0.0) * (1.0 - tail)
+            + (counts[number - 1] * tail if number else 0.0)
+            for number in range(len(counts) + 1)
+        ]
+    return min(1.0, math.fsum(counts[misses:]))
+
+
+def surprise(entries: Sequence[Entry], temperature: float) -> float:
+    """The logarithm of at most how likely tokens as improbable as these are, if they were sampled from what their own
+    entries say at `temperature` (above 0). 0 says nothing against them; -10 is one in 22,000.
+
+    Chernoff's bound on the sum of the tokens' surprisals. Cutting off unlikely tokens (top_k, top_p, min_p) only makes
+    the honest sum smaller.
+    """
+    scored = [_Scored.of(entry, temperature) for entry in entries[:ENTRIES_SCORED_MAX]]
+    observed = math.fsum(each.observed for each in scored)
+    return min((0.0, *(_log_bound(scored, observed, steepness) for steepness in _STEEPNESS)))
+
+
+class _Scored(msgspec.Struct, frozen=True):
+    """Surprisals with their shares, and the one that came."""
+
+    atoms: tuple[tuple[float, float], ...]
+    observed: float
+
+    @classmethod
+    def of(cls, entry: Entry, temperature: float) -> _Scored:
+        logprobs = sorted((_sane(logprob) for _, logprob in entry.top), reverse=True)
+        weights = _weights(logprobs, temperature)
+        tail = _tail_weight(logprobs, temperature)
+        total = math.fsum(weights) + tail
+        beyond = min(SURPRISAL_NATS_MAX, 1.0 - logprobs[-1])
+        atoms = [(min(beyond, -logprob), weight / total) for logprob, weight in zip(logprobs, weights, strict=True)]
+        own = entry.logprob
+        among = own is not None and own >= logprobs[-1] - LOGPROB_SLACK
+        return cls((*atoms, (beyond, tail / total)), min(beyond, -own) if own is not None and among else beyond)
+
+
+def _log_bound(scored: Sequence[_Scored], observed: float, steepness: float) -> float:
+    expected = math.fsum(
+        math.log(math.fsum(share * math.exp(steepness * surprisal) for surprisal, share in each.atoms))
+        for each in scored
+    )
+    return expected - steepness * observed
+
+
+def _weights(logprobs: Sequence[float], temperature: float) -> list[float]:
+    """How sampling weighs the listed tokens, relative to the likeliest."""
+    highest = max(logprobs)
+    return [math.exp((logprob - highest) / max(temperature, TEMPERATURE_MIN)) for logprob in logprobs]
+
+
+def _tail_weight(logprobs: Sequence[float], temperature: float) -> float:
+    """At most the weight of all that is not listed, on the same scale."""
+    rest = 1.0 - math.fsum(map(_probability, logprobs))
+    if rest <= 0:
+        return 0.0
+    power = 1.0 / max(temperature, TEMPERATURE_MIN)
+    if temperature <= 1:
+        each = (power - 1.0) * min(logprobs)
+    else:
+        each = (1.0 - power) * (math.log(VOCABULARY_MAX) - math.log(rest))
+    return math.exp(min(700.0, math.log(rest) + each - power * max(logprobs)))
+
+
+def _sane(logprob: float) -> float:
+    """What a garbled answer holds must not raise, nor turn a sum into no number."""
+    return max(_LOGPROB_MIN, min(0.0, logprob))
+
+
+def _probability(logprob: float) -> float:
+    return math.exp(_sane(logprob))
