@@ -19,6 +19,7 @@ from parallelix.node.runtimes.base import (
     Finished,
     Generation,
     ModelMissing,
+    Probed,
     Runtime,
     RuntimeUnsupported,
     Sampling,
@@ -326,6 +327,142 @@ async def test_an_answer_that_was_begun_is_gone_on_with(runtime: Runtime) -> Non
     _, rendered = await run(runtime, completion("<|user|>hello\n<|assistant|>I am", model="calls", max_tokens=40))
 
     assert continued == rendered
+
+
+async def probe(runtime: Runtime, work: Generation, text: str, *positions: int) -> list[Probed]:
+    return [probed async for probed in runtime.probe(work, text, positions)]
+
+
+def starts(entries: list[TokenEntry]) -> list[int]:
+    """Where each entry begins, in UTF-8 bytes of the text."""
+    lengths = [len(entry.text.encode()) for entry in entries]
+    return [sum(lengths[:index]) for index in range(len(lengths))]
+
+
+def close_to(predicted: TokenEntry, generated: TokenEntry) -> None:
+    """The same numbers. Two alternatives may have one text, and the last of twenty may be another."""
+    assert [number for _, number in predicted.top] == pytest.approx([number for _, number in generated.top], abs=1e-3)
+    assert predicted.top[0][0] == generated.top[0][0]
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        completion("ParalleliX is", model="demo", temperature=0.0, top_logprobs=20),
+        completion("Once upon", model="demo", temperature=1.0, top_logprobs=20, seed=3),
+        chat(HELLO, model="demo", temperature=0.0, top_logprobs=20),
+        chat(HELLO, {"role": "assistant", "content": "Hi."}, HELLO, model="demo", top_logprobs=20, stop=("never",)),
+    ],
+    ids=["greedy completion", "sampled completion", "greedy chat", "sampled chat"],
+)
+async def test_a_probe_sees_what_the_model_saw_when_it_generated(runtime: Runtime, work: Generation) -> None:
+    entries, finished = await run(runtime, work)
+
+    probed = await probe(runtime, work, text_of(entries), *starts(entries))
+
+    assert probed[0].prompt_tokens == finished.prompt_tokens
+    same = [
+        (entry, each.entry)
+        for index, (entry, each) in enumerate(zip(entries, probed, strict=True))
+        if each.prompt_tokens == finished.prompt_tokens + index
+    ]
+    assert len(same) >= len(entries) - 3
+    for entry, predicted in same:
+        assert len(predicted.top) == 20
+        assert (predicted.text, predicted.logprob) == predicted.top[0]
+        close_to(predicted, entry)
+
+
+async def test_counts_rise_by_the_tokens_between_the_positions(runtime: Runtime) -> None:
+    probed = await probe(runtime, completion(), "x<0x41>yz", 0, 1, 7, 9)
+
+    assert [each.prompt_tokens for each in probed] == [6, 7, 13, 15]
+
+
+async def test_a_prefix_that_is_tokenised_otherwise_shows_in_the_count(runtime: Runtime) -> None:
+    """This model's words are tokens that its tokenizer never chooses: it spells them."""
+    work = completion(temperature=0.0, top_logprobs=20)
+    entries, finished = await run(runtime, work)
+
+    first, second = await probe(runtime, work, text_of(entries), *starts(entries)[:2])
+
+    assert first.prompt_tokens == finished.prompt_tokens
+    spelled = len(entries[0].text.replace(" ", "▁").encode())
+    assert second.prompt_tokens == finished.prompt_tokens + spelled > finished.prompt_tokens + 1
+    close_to(first.entry, entries[0])
+
+
+@pytest.mark.parametrize("text", ["漢字かな", "👍🏽yes", "naïveΩ"], ids=["CJK", "emoji", "accents"])
+async def test_a_prefix_may_hold_any_character(runtime: Runtime, text: str) -> None:
+    positions = [len(text[:end].encode()) for end in range(len(text) + 1)]
+
+    probed = await probe(runtime, completion(model="bytes"), text, *positions)
+
+    assert [each.prompt_tokens - 6 for each in probed] == positions
+    assert all(len(each.entry.top) == 20 for each in probed)
+
+
+async def test_the_end_of_an_answer_is_predicted_too(runtime: Runtime) -> None:
+    work = chat({"role": "user", "content": "What is ParalleliX?"}, model="demo", temperature=0.0, max_tokens=200)
+    entries, finished = await run(runtime, work)
+    text = text_of(entries)
+    assert finished.finish == "stop"
+
+    _, last = await probe(runtime, work, text, 0, len(text.encode()))
+
+    # What ends a sequence has a name in one runtime and none in the other.
+    assert last.entry.text in ("", "<|im_end|>")
+    assert len(last.entry.top) == 20
+
+
+async def test_a_chat_with_tools_is_probed_in_the_prompt_that_shows_them(runtime: Runtime) -> None:
+    work = Generation(model="calls", messages=[HELLO], tools=[ADD], sampling=Sampling(max_tokens=40))
+    _, finished = await run(runtime, work)
+
+    first, second = await probe(runtime, work, "xy", 0, 2)
+
+    assert first.prompt_tokens == finished.prompt_tokens
+    assert second.prompt_tokens == finished.prompt_tokens + 2
+    assert first.entry.text == second.entry.text == CALL_PIECES[0]
+
+
+async def test_a_grammar_does_not_enter_a_probe(runtime: Runtime) -> None:
+    free = await probe(runtime, completion(), " w1", 0, 3)
+    held = await probe(runtime, Generation(model="words", prompt="hello", response_format=COLOUR_FORMAT), " w1", 0, 3)
+
+    for one, other in zip(held, free, strict=True):
+        assert one.prompt_tokens == other.prompt_tokens
+        close_to(one.entry, other.entry)
+
+
+async def test_a_position_beyond_the_context_has_no_prediction(runtime: Runtime) -> None:
+    first, last = await probe(runtime, completion("x" * 2000), "y" * 200, 0, 200)
+
+    assert first.prompt_tokens == last.prompt_tokens == 2001
+    assert len(first.entry.top) == 20
+    assert last.entry == TokenEntry(text="")
+
+
+async def test_a_prompt_beyond_the_context_is_not_probed(runtime: Runtime) -> None:
+    with pytest.raises(RuntimeUnsupported):
+        await probe(runtime, completion("x" * 3000), "y", 0, 1)
+
+
+@pytest.mark.parametrize(
+    "positions", [(-1,), (0, 6), (3, 2), (2, 2), (0, 1)], ids=["before", "after", "falling", "twice", "in a character"]
+)
+async def test_positions_that_are_none_are_refused(runtime: Runtime, positions: tuple[int, ...]) -> None:
+    with pytest.raises(RuntimeUnsupported, match="position"):
+        await probe(runtime, completion(), "ñabc", *positions)
+
+
+async def test_what_cannot_generate_cannot_be_probed(runtime: Runtime) -> None:
+    for model, error in (("pooled", RuntimeUnsupported), ("no-such-model", ModelMissing)):
+        with pytest.raises(error):
+            await probe(runtime, completion(model=model), "", 0)
+    features = {model.name.partition(":")[0]: model.features for model in await runtime.models()}
+    assert "probe" in features["words"]
+    assert "probe" not in features["pooled"]
 
 
 async def test_a_model_s_digest_is_that_of_its_file_and_finds_it(

@@ -15,7 +15,14 @@ from typing import NoReturn
 import psutil
 import pytest
 
-from parallelix.node.runtimes.base import Finished, Generation, RuntimeFailed, Sampling, TokenEntry
+from parallelix.node.runtimes.base import (
+    Finished,
+    Generation,
+    RuntimeFailed,
+    RuntimeUnsupported,
+    Sampling,
+    TokenEntry,
+)
 from parallelix.node.runtimes.llama_cpp import LlamaCpp
 
 POLL_SECONDS = 0.02
@@ -265,6 +272,16 @@ async def test_thoughts_are_no_part_of_the_text(runtime: LlamaCpp) -> None:
     assert "".join(entry.text for entry in entries if isinstance(entry, TokenEntry)) == "Good morning."
     assert isinstance(finished, Finished)
     assert finished.finish == "stop"
+
+
+async def test_a_model_that_cannot_but_think_is_not_probed(runtime: LlamaCpp) -> None:
+    features = {model.name: model.features for model in await runtime.models()}
+    work = Generation(model="thinks", messages=HELLO, sampling=Sampling(max_tokens=40))
+
+    assert "logprobs" in features["thinks"]
+    assert "probe" not in features["thinks"]
+    with pytest.raises(RuntimeUnsupported, match="probe"):
+        await anext(runtime.probe(work, "Good morning.", (0,)))
 
 
 async def test_llama_cpp_writes_nothing_to_the_node_s_output(

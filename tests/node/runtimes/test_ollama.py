@@ -15,6 +15,7 @@ from parallelix.node.runtimes.base import (
     Finished,
     Generation,
     ModelMissing,
+    Probed,
     RuntimeFailed,
     RuntimeUnsupported,
     Sampling,
@@ -120,7 +121,7 @@ async def test_a_model_is_known_by_the_digest_of_its_weights() -> None:
     assert model.digest == DIGEST
     assert model.context_tokens == 8192
     assert model.size_bytes == 7
-    assert model.features == ("chat", "logprobs", "tools", "grammar")
+    assert model.features == ("chat", "logprobs", "probe", "tools", "grammar")
 
 
 async def test_an_old_ollama_has_no_log_probabilities_to_give() -> None:
@@ -175,6 +176,74 @@ async def test_without_a_template_there_is_no_chat() -> None:
     assert "chat" not in (await ollama(played).models())[0].features
     with pytest.raises(RuntimeUnsupported, match="chat"):
         await chatted(played)
+
+
+async def test_a_model_that_thinks_whatever_it_is_told_is_not_probed() -> None:
+    (model,) = await ollama(Wire(model_info={"general.architecture": "gptoss"})).models()
+
+    assert "logprobs" in model.features
+    assert "probe" not in model.features
+
+
+async def probed(played: Wire, text: str, *positions: int, **work: Any) -> list[Probed]:
+    messages = [{"role": "user", "content": "hi"}]
+    generation = Generation(model="one", **({"messages": messages, "sampling": Sampling(max_tokens=8)} | work))
+    return [each async for each in ollama(played).probe(generation, text, positions)]
+
+
+def rendering_and(*lines: dict[str, Any]) -> Callable[[httpx.Request], httpx.Response]:
+    """Renders a chat when asked, and answers each other call with the next line."""
+    rest = iter(lines)
+
+    def play(request: httpx.Request) -> httpx.Response:
+        if json.loads(request.content).get("_debug_render_only"):
+            return httpx.Response(200, json={"_debug_info": {"rendered_template": "<user>hi<assistant>"}})
+        return httpx.Response(200, json=next(rest))
+
+    return play
+
+
+def predicted(count: int) -> dict[str, Any]:
+    top = [{"token": "a", "logprob": -0.1}, {"token": "b", "logprob": -3.0}]
+    line = {"done": True, "done_reason": "length", "prompt_eval_count": count, "eval_count": 1}
+    return line | {"logprobs": [{"token": "b", "logprob": -3.0, "top_logprobs": top}]}
+
+
+async def test_a_probe_asks_for_one_token_after_what_the_chat_call_renders() -> None:
+    played = Wire(rendering_and(predicted(5), predicted(6)))
+
+    first, second = await probed(played, "né", 0, 3, tools=[{"type": "function", "function": {"name": "add"}}])
+
+    entry = TokenEntry(text="a", logprob=-0.1, top=(("a", -0.1), ("b", -3.0)))
+    assert (first, second) == (Probed(prompt_tokens=5, entry=entry), Probed(prompt_tokens=6, entry=entry))
+    render, ordinary, raw = [body for path, body in played.requests if path in ("/api/chat", "/api/generate")]
+    assert render == ordinary | {"_debug_render_only": True}
+    assert raw["prompt"] == "<user>hi<assistant>né"
+    assert raw["raw"] is True
+    assert "messages" not in raw
+    assert "tools" not in raw
+    for body in (ordinary, raw):
+        assert body["logprobs"] is True
+        assert body["top_logprobs"] == 20
+        assert body["options"]["num_predict"] == 1
+        assert body["truncate"] is body["shift"] is body["stream"] is False
+
+
+async def test_a_pick_that_shows_no_numbers_is_forced_to_another() -> None:
+    played = Wire(rendering_and(predicted(5) | {"logprobs": None}, predicted(5)))
+
+    (only,) = await probed(played, "", 0)
+
+    assert only.entry.text == "a"
+    again = [body for path, body in played.requests if path == "/api/generate"]
+    assert [body["format"] for body in again] == [{"type": "integer"}]
+    assert again[0]["prompt"] == "<user>hi<assistant>"
+    assert again[0]["options"]["stop"] == []
+
+
+async def test_an_ollama_that_does_not_tell_its_rendering_is_not_probed() -> None:
+    with pytest.raises(RuntimeUnsupported, match="renders"):
+        await probed(Wire(answering(predicted(5))), "n", 0, 1)
 
 
 async def test_a_model_is_shown_once_and_again_when_its_manifest_is_another() -> None:
