@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from parallelix.protocol.messages import Notice
+
 
 class GpuAnswer(msgspec.Struct, frozen=True, kw_only=True):
     name: str
@@ -140,6 +142,8 @@ class StatusAnswer(msgspec.Struct, frozen=True, kw_only=True):
     heard_at: int
     block: int | None
     not_heard: str
+    notice: Notice | None
+    """What the coordinator thought of the node at the last heartbeat."""
     warnings: tuple[str, ...]
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from parallelix.node import answers, keys, standing, state
+from parallelix.node import answers, keys, notice, standing, state
 from parallelix.node import home as files
 from parallelix.node.config import DEFAULT_MODEL, Config, encode_config, load_config, wallet_address
 from parallelix.node.console import Console, client_version
@@ -356,6 +356,7 @@ def _status(home: Home, config: Config, key: NodeKey | None) -> answers.StatusAn
         heard_at=heard.at if heard is not None else 0,
         block=heard.standing.block if heard is not None else None,
         not_heard=not_heard,
+        notice=stored.notice,
         warnings=tuple(_differences(config, configured, key_hash, heard)),
     )
 
@@ -398,6 +399,8 @@ def _status_lines(answer: answers.StatusAnswer) -> Iterable[tuple[str, str]]:
     if answer.node_id:
         yield "as of", _describe_source(answer)
     yield "daemon", f"{answer.daemon} · {_describe_counts(answer)}" if answer.daemon else "not running"
+    if answer.notice is not None:
+        yield from notice.lines(answer.notice)
     if answer.pause:
         yield "paused", answer.pause
 

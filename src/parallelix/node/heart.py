@@ -66,7 +66,7 @@ class Heart:
             except Refused as error:
                 self._reporter.tell("heartbeat.refused", level="warning", reason=str(error))
             else:
-                self._life.beat()
+                self._life.beat(receipt.notice)
                 self._keep(receipt)
                 if receipt.started_at != self._restored_to:
                     await self._restore(receipt)

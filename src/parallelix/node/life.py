@@ -11,6 +11,8 @@ import time
 from parallelix.node import state
 from parallelix.node.events import DaemonEvent, Reporter
 from parallelix.node.home import Home
+from parallelix.node.notice import news
+from parallelix.protocol.messages import Notice
 
 IDLE_SECONDS = 0.5
 """One request right after another is one time of running, not a change of state in between."""
@@ -51,10 +53,13 @@ class Life:
         elif code == "not_staked":
             self._apply(state.Event.NOT_STAKED, reason=reason)
 
-    def beat(self) -> None:
+    def beat(self, notice: Notice | None = None) -> None:
+        """A heartbeat was answered, with this."""
         self.heartbeats += 1
+        for each in news(self._machine.notice, notice) if notice is not None else ():
+            self._reporter.report(each)
         try:
-            self._machine.count(heartbeats=self.heartbeats, served=self.served)
+            self._machine.count(heartbeats=self.heartbeats, served=self.served, notice=notice)
         except OSError as error:
             self._disk_trouble(error)
         self._reporter.report_unlogged(DaemonEvent(name="heartbeat", fields={"heartbeats": self.heartbeats}))

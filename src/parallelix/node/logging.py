@@ -43,9 +43,9 @@ FIELDS = frozenset({
     SUBJECT, "attempt", "attempt_number", "backoff_seconds", "bytes", "cause", "code", "completion_tokens",
     "connection", "coordinator", "count", "deadline_seconds", "delay_seconds", "digest", "error", "exit_code", "finish",
     "heartbeats", "hours", "level", "message", "mode", "model", "models", "ms", "node", "offset_bytes", "offset_ms",
-    "outcome", "pid", "poe", "prompt_tokens", "reason", "region", "return_ms", "running", "runtime", "served",
-    "session", "signal", "slot", "slots", "slots_free", "source", "status", "target", "tier", "tokens", "unit",
-    "version", "wait_seconds", "workload_class",
+    "outcome", "pid", "poe", "prompt_tokens", "rate_percent", "reason", "region", "return_ms", "running", "runtime",
+    "served", "session", "signal", "slot", "slots", "slots_free", "source", "status", "target", "tier", "tokens",
+    "unit", "until", "version", "wait_seconds", "workload_class",
 })  # fmt: skip
 
 _BARE = re.compile(r"[^\s\"=\\\x00-\x1f\x7f-\x9f]+")

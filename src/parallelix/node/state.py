@@ -21,6 +21,7 @@ from msgspec import Meta
 
 from parallelix import private_files
 from parallelix.node.home import Home
+from parallelix.protocol.messages import Notice
 
 if TYPE_CHECKING:
     from structlog.stdlib import BoundLogger
@@ -126,6 +127,8 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     heartbeats: Annotated[int, Meta(ge=0)] = 0
     served: Annotated[int, Meta(ge=0)] = 0
     last_heartbeat_at: Annotated[int, Meta(ge=0)] = 0
+    notice: Notice | None = None
+    """What the last heartbeat was answered."""
 
 
 def read(home: Home) -> Stored:
@@ -176,10 +179,14 @@ class StateMachine:
             write(self._home, self._stored, durable=not {before, after} <= _ACTIVE)
         return after
 
-    def count(self, *, heartbeats: int, served: int) -> None:
+    @property
+    def notice(self) -> Notice | None:
+        return self._stored.notice
+
+    def count(self, *, heartbeats: int, served: int, notice: Notice | None) -> None:
         """Totals since the daemon started, for `status`; call it once a heartbeat, not once a request."""
         self._stored = msgspec.structs.replace(
-            self._stored, heartbeats=heartbeats, served=served, last_heartbeat_at=self._now_ms()
+            self._stored, heartbeats=heartbeats, served=served, last_heartbeat_at=self._now_ms(), notice=notice
         )
         if self._stored.node_id:
             write(self._home, self._stored, durable=False)

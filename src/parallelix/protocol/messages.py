@@ -134,8 +134,9 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
 
 class Notice(msgspec.Struct, frozen=True, kw_only=True):
     """What the coordinator thinks of the calling node, told with each heartbeat. `rate_percent` is how many of its
-    results are audited; `benched` says why it does not count as online, empty while it does; times are Unix
-    milliseconds, 0 for never."""
+    results are audited; `strikes` how many units running it did not acknowledge; `floor` the speed that it must show
+    before `prove_until`, empty where it need not; `benched` why it does not count as online, empty while it does; times
+    are Unix milliseconds, 0 for never."""
 
     rate_percent: Annotated[int, Meta(ge=0, le=100)] = 0
     audited: Count = 0
@@ -143,6 +144,7 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
     strikes: Count = 0
     proven_at: Count = 0
     prove_until: Count = 0
+    floor: ShortText = ""
     benched: ShortText = ""
     removed_until: Count = 0
 

@@ -23,6 +23,7 @@ from parallelix.node.config import load_config
 from parallelix.node.console import client_version
 from parallelix.node.home import Home
 from parallelix.node.service import program
+from parallelix.protocol.messages import Notice
 from parallelix.protocol.signing import NodeKey
 
 WALLET = "0x52908400098527886E0F7030069857D2E4169EE7"
@@ -310,6 +311,58 @@ def test_status_as_promised(made: Home, operate: Operate) -> None:
     assert answer["node_address"] == key.address
     assert answer["node_key_hash"] == "0x" + key.key_hash.hex()
     assert (answer["tier"], answer["state"], answer["daemon"]) == (3, "INITED", None)
+
+
+NOTICE = Notice(
+    rate_percent=50,
+    audited=12,
+    disagreed=1,
+    strikes=2,
+    proven_at=1_795_852_800_000,
+    prove_until=1_795_874_400_000,
+    floor="12 tokens per second of llama3.2",
+    benched="too_slow: 3.1 of 12 tokens per second",
+    removed_until=1_795_939_200_000,
+)
+
+
+def told(home: Home, notice: Notice | None) -> None:
+    """The daemon's last heartbeat was answered so."""
+    at = int((time.time() - 3.5 * 86_400) * 1000)
+    stored = state.Stored(state=state.State.ACTIVE_IDLE, node_id="4217", changed_at=at, notice=notice)
+    state.write(home, stored, durable=False)
+
+
+def test_status_says_what_the_coordinator_thinks_of_the_node(made: Home, operate: Operate) -> None:
+    configure(made, "tier = 4", f'coordinator = "{NOWHERE}"')
+    told(made, NOTICE)
+    matches_golden("status-benched", operate("status").out)
+    assert matches_schema("status", operate("status", "--json").out)["notice"] == msgspec.to_builtins(NOTICE)
+
+
+@pytest.mark.parametrize(
+    ("changes", "shown"),
+    [
+        ({}, "· audits         50 % of results · 11 passed · 1 disagreed"),
+        ({"rate_percent": 0}, "· audits         off"),
+        ({"proven_at": 0}, "· proven         not yet · valid until 2026-11-28 14:00 UTC"),
+        ({"strikes": 1}, "· missed         1 unit not acknowledged in time"),
+        ({"prove_until": 2**53 - 1}, "· valid until never"),
+    ],
+)
+def test_status_says_each_thing_in_words(made: Home, operate: Operate, changes: dict[str, Any], shown: str) -> None:
+    configure(made, f'coordinator = "{NOWHERE}"')
+    told(made, msgspec.structs.replace(NOTICE, **changes))
+    assert shown in operate("status").out
+
+
+def test_status_of_a_node_in_good_standing_is_short(made: Home, operate: Operate) -> None:
+    configure(made, f'coordinator = "{NOWHERE}"')
+    told(made, Notice(rate_percent=100))
+    text = operate("status").out
+    assert "· audits         100 % of results · 0 passed · 0 disagreed" in text
+    for absent in ("speed floor", "proven", "missed", "benched", "removed"):
+        assert f"· {absent} " not in text
 
 
 def test_status_before_init(home: Home, operate: Operate) -> None:

@@ -115,7 +115,7 @@ def test_a_daemon_killed_while_running_comes_back_idle(made: Home) -> None:
 def test_counters_are_kept_for_status(made: Home) -> None:
     life = machine(made)
     life.apply(Event.ATTACHED)
-    life.count(heartbeats=142, served=37)
+    life.count(heartbeats=142, served=37, notice=None)
     stored = state.read(made)
     assert (stored.heartbeats, stored.served, stored.last_heartbeat_at) == (142, 37, NOW_MS)
 

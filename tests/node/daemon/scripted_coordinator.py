@@ -91,6 +91,8 @@ class ScriptedCoordinator:
         self.polls: list[int] = []
         self.heartbeats: list[messages.Heartbeat] = []
         self.started_at = 1
+        self.notice: messages.Notice | None = None
+        """What heartbeats are answered with."""
         self.restored: list[tuple[messages.UptimeProof, ...]] = []
         """The receipts that the node sent again, call by call."""
         self.refusals: list[str] = []
@@ -467,6 +469,7 @@ class ScriptedCoordinator:
                 server_time=self.now_ms(),
                 started_at=self.started_at,
                 signature=to_hex(self.key.sign(text)),
+                notice=self.notice,
             )
         )
 
