@@ -44,6 +44,11 @@ def test_a_model_has_its_defaults() -> None:
     assert parse(file_of()).factors == Factors(expedited=15_000, urgent=20_000)
 
 
+def test_floors_are_tokens_per_second_by_tier() -> None:
+    (model,) = parse(file_of(("4096", '4096\nspeed_floors = {"2" = 12, "4" = 60.5}'))).models
+    assert model.speed_floors == {"2": 12.0, "4": 60.5}
+
+
 def test_the_table_may_be_called_model_as_well() -> None:
     assert parse(file_of().replace("[[models]]", "[[model]]")).models == parse(file_of()).models
 
@@ -78,6 +83,10 @@ def test_a_model_is_found_by_its_whole_name() -> None:
         ([("4096", "0")], "context_tokens"),
         ([("4096", str(2**31 + 1))], "context_tokens"),
         ([("4096", "4096\nmax_tokens_default = 0")], "max_tokens_default"),
+        ([("4096", '4096\nspeed_floors = {"5" = 12.0}')], "speed_floors"),
+        ([("4096", '4096\nspeed_floors = {"tier_1" = 12.0}')], "speed_floors"),
+        ([("4096", '4096\nspeed_floors = {"1" = 0.0}')], "speed_floors"),
+        ([("4096", '4096\nspeed_floors = {"1" = -3.0}')], "speed_floors"),
         ([("4096", "4096\nmax_tokens_max = 1048577")], "max_tokens_max"),
         ([("4096", "4096\nmax_tokens_default = 300\nmax_tokens_max = 299")], "above"),
         ([("4096", "4096\ntemplate_tokens = 4097")], "template_tokens"),

@@ -96,6 +96,8 @@ class Node:
     online: bool = False
     paused: bool = False
     removed_until: int = 0
+    benched: bool = False
+    """Did not show that it is as fast as its tier, or that it takes up work: it does not count as online."""
     reputation: float = REPUTATION_AT_LAUNCH
     reserved: set[str] = field(default_factory=set[str])
     speeds: dict[str, float] = field(default_factory=dict[str, float])
@@ -123,6 +125,10 @@ class Node:
     @property
     def slots_free(self) -> int:
         return self.manifest.slots - len(self.reserved)
+
+    @property
+    def penalised(self) -> bool:
+        return self.benched or self.removed_until > 0
 
     @property
     def registered(self) -> bool:
@@ -176,7 +182,7 @@ class Pool:
         self._take_out(node)
         if not (node.online and node.registered and not node.paused):
             return
-        if node.removed_until:
+        if node.penalised:
             self._penalised[node.node_id] = node
             return
         for model in node.models:
@@ -242,7 +248,7 @@ class Pool:
     def could_take(self, node: Node, need: Need) -> bool:
         """Whether the node, with a slot free, is one that `match` might give this unit to. Its class is not looked at:
         see `serves`."""
-        if node.removed_until:
+        if node.penalised:
             return self._can(node, need)
         for group, digest in node.places:
             if digest in need.digests and group.suits(need):
@@ -316,7 +322,16 @@ class Pool:
             for node in self._penalised.values()
             if node.node_id not in excluded and node.slots_free > 0 and self._can(node, need)
         ]
-        return min(candidates, key=lambda node: (len(node.rejections), node.node_id), default=None)
+        return min(
+            candidates, key=lambda node: (node.removed_until > 0, len(node.rejections), node.node_id), default=None
+        )
+
+    def only(self, node_id: int, need: Need) -> Node | None:
+        """The node itself, penalised or not, where it can take this unit now."""
+        node = self.nodes.get(node_id)
+        if node is None or not (node.online and node.registered) or node.paused or node.slots_free <= 0:
+            return None
+        return node if self._can(node, need) else None
 
     def _can(self, node: Node, need: Need) -> bool:
         return (

@@ -83,12 +83,16 @@ class EngineSettings:
     """Of the audits that agreed, how many are put to another auditor as one whose answer is known."""
 
     # Challenges.
+    challenges: bool = True
+    """Off: nobody has to prove anything, and nobody is benched."""
     proof_ms: int = 6 * HOUR_MS
     """For so long after a node met its tier's speed floor it need not show it again."""
     challenge_lead_ms: int = HOUR_MS
     """So long before that time is over an idle node is challenged, at a moment it cannot foresee."""
     challenge_retry_ms: int = 10 * MINUTE_MS
-    """A node that failed is asked again after this."""
+    """A node that failed is asked again after this at most."""
+    challenge_again_ms: int = MINUTE_MS
+    """One whose answer was too slow is asked once more within this: it may have had to load the model first."""
     challenge_tokens: int = 64
     strikes_to_bench: int = 3
     """Units running that a node did not acknowledge in time; then it is offline until it passes a challenge."""

@@ -12,7 +12,7 @@ _LAST_SECOND = int(datetime.max.replace(tzinfo=UTC).timestamp()) - 1
 
 
 def news(before: Notice | None, after: Notice) -> list[DaemonEvent]:
-    """Lines of the log: what changed from one heartbeat to the next. `before` is None at the first of a node that was never told."""
+    """Lines of the log: what changed from one heartbeat to the next. `before` is None at the first of all."""
     old = before if before is not None else Notice(rate_percent=after.rate_percent)
     found: list[DaemonEvent] = []
     if after.removed_until != old.removed_until:
