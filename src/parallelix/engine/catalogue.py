@@ -41,8 +41,8 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     max_tokens_max: Annotated[int, Meta(ge=1, le=2**20)] = 4096
     template_tokens: Annotated[int, Meta(ge=0, le=4096)] = 32
     speed_floors: dict[Annotated[str, Meta(pattern="^[1-4]$")], Annotated[float, Meta(gt=0, le=1_000_000)]] = {}
-    """Tokens per second that a node registered for a tier must reach, by tier ("1" to "4"), from the acknowledgement of a
-    request to its result; no entry, no floor (docs/audits.md)."""
+    """Tokens per second that a node registered for a tier must reach, by tier ("1" to "4"), from its acknowledgement of
+    a request to the result; no entry, no floor (docs/audits.md)."""
 
 
 class Factors(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
