@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bench.token_model import END, NOISE_HONEST, PROBE_TOP, WORDS, Prompt, TokenModel, Variant, claim_of, read, word
 from parallelix.protocol.spot_check import Answer, Claim
@@ -46,11 +46,12 @@ class Actor:
     """Nodes whose claims it repeats when it audits them."""
     library: list[Claim] = field(default_factory=list[Claim])
 
-    def execute(self, prompt: Prompt) -> Claim:
+    def execute(self, prompt: Prompt, *, honestly: bool = False) -> tuple[Claim, bool]:
+        """The answer, and whether it is a cheat's."""
         cheat = EXECUTING.get(self.name)
-        if cheat is None or self.chance.random() >= self.share:
-            return self.models["model"].execute(prompt, self.chance)
-        return cheat(self, prompt)
+        if honestly or cheat is None or self.chance.random() >= self.share:
+            return self.models["model"].execute(prompt, self.chance), False
+        return cheat(self, prompt), True
 
     def audit(self, prompt: Prompt, probes: Probes, executor: int, claim: Claim) -> Answer:
         """`claim` is what only a partner of the executor could know."""
@@ -90,7 +91,7 @@ def _replayed(actor: Actor, prompt: Prompt) -> Claim:
 def _canned(actor: Actor, prompt: Prompt) -> Claim:
     """One and the same sentence for everybody."""
     if not actor.library:
-        fixed = Prompt(last=1, tokens=prompt.tokens, tokens_max=24, temperature=0.0)
+        fixed = Prompt(topic=0, last=1, tokens=prompt.tokens, tokens_max=24, temperature=0.0)
         actor.library.append(actor.models["model"].execute(fixed, actor.chance))
     return _with_entries(prompt, actor.library[0].entries[: prompt.tokens_max])
 
@@ -101,7 +102,7 @@ def _noise(actor: Actor, prompt: Prompt) -> Claim:
     tokens = [actor.chance.randrange(1, WORDS) for _ in range(length)]
     entries: list[Entry] = []
     for token in tokens:
-        shown = actor.models["model"].predict(actor.chance.randrange(1, WORDS))
+        shown = actor.models["model"].predict(prompt.topic, actor.chance.randrange(1, WORDS))
         values = [value for _, value in shown.top(ENTRY_TOP)]
         others = actor.chance.sample(range(1, WORDS), ENTRY_TOP - 1)
         names = [word(token), *(word(each) for each in others if each != token)]
@@ -120,10 +121,12 @@ def _written_by_smaller(actor: Actor, prompt: Prompt) -> Claim:
 def _miscounted(actor: Actor, prompt: Prompt) -> Claim:
     """Another model, and a count of prompt tokens that no auditor will have, so that nothing should be comparable."""
     claim = actor.models["other"].execute(prompt, actor.chance)
-    counted = Prompt(
-        last=prompt.last, tokens=prompt.tokens + 1, tokens_max=prompt.tokens_max, temperature=prompt.temperature
-    )
-    return claim_of(counted, claim.entries, claim.finish_reason)
+    return claim_of(replace(prompt, tokens=prompt.tokens + 1), claim.entries, claim.finish_reason)
+
+
+def _silent(actor: Actor, prompt: Prompt) -> Claim:
+    """Says nothing, and that this was the whole answer: there is nothing to compare."""
+    return claim_of(prompt, (), "stop")
 
 
 def _with_entries(prompt: Prompt, entries: tuple[Entry, ...]) -> Claim:
@@ -140,6 +143,7 @@ EXECUTING: Mapping[str, Callable[[Actor, Prompt], Claim]] = {
     "noise": _noise,
     "written_by_smaller": _written_by_smaller,
     "miscounted": _miscounted,
+    "silent": _silent,
     "colluding": _by("other"),
 }
 

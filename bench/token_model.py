@@ -1,9 +1,10 @@
 """A language model of 400 words, quick enough for a million audits, that looks to the comparator like a real one.
 
-What comes next depends on the last word alone. Some words are followed by almost always the same, others by any of
-dozens, as with real models. A runtime adds a little noise to every number (other hardware computes in another order),
-a more quantised file a little that is always the same, a smaller model more of it, and another model has opinions of
-its own. How much of each is measured on real models (docs/audits.md); the comparison is the real one.
+What comes next depends on the last word and on what the prompt is about. Some words are followed by almost always the
+same, others by any of dozens, as with real models. A runtime adds a little noise to every number (other hardware
+computes in another order), a more quantised file a little that is always the same, a smaller model more of it, and
+another model has opinions of its own. How much of each is measured on real models (docs/audits.md); the comparison is
+the real one.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import lru_cache
+from typing import Literal, TypeAlias
 
 from parallelix.protocol.spot_check import Answer, Claim
 from parallelix.protocol.work import ENTRY_TOP, PROBE_TOP, Entry, FinishReason, Probes, WorkKind
@@ -21,8 +23,11 @@ WORDS = 400
 FOLLOWERS = 32
 END = 0
 """The word that ends an answer and writes nothing."""
-END_EVERY = 40
-"""Words after which an answer may well end."""
+END_EVERY = 13
+"""Of the words that do not end a prompt, after one in so many an answer may well end."""
+PROMPT_ENDS = 40
+"""A prompt ends with one of the first so many words, after which there is always more to say."""
+TOPICS = 8
 DIGEST = "d1" * 32
 TEMPLATE_TOKENS = 7
 
@@ -34,6 +39,11 @@ SHARED_BY_OTHER = 0.5
 """Of the words, how many are followed by the same ones in a model of other training, in another order."""
 _POOL = 1 << 16
 """Numbers drawn beforehand: a million audits look up hundreds each."""
+
+
+Row: TypeAlias = tuple[tuple[int, ...], tuple[float, ...]]
+Table: TypeAlias = list[Row]
+"""For each topic and each last word: what may follow, and its logits."""
 
 
 def word(token: int) -> str:
@@ -66,15 +76,15 @@ class TokenModel:
     variant: Variant = "model"
     noise: float = NOISE_HONEST
     chance: random.Random = field(default_factory=lambda: random.Random(0))
-    _table: list[tuple[tuple[int, ...], tuple[float, ...]]] = field(init=False)
+    _table: Table = field(init=False)
     _gauss: list[float] = field(init=False)
 
     def __post_init__(self) -> None:
         self._table = _table_of(self.seed, self.variant)
         self._gauss = [self.chance.gauss(0, self.noise) for _ in range(_POOL)] if self.noise else []
 
-    def predict(self, last: int) -> Prediction:
-        tokens, logits = self._table[last]
+    def predict(self, topic: int, last: int) -> Prediction:
+        tokens, logits = self._table[topic * WORDS + last]
         if self._gauss:
             start = self.chance.randrange(_POOL - FOLLOWERS)
             logits = tuple(map(float.__add__, logits, self._gauss[start : start + FOLLOWERS]))
@@ -96,7 +106,7 @@ class TokenModel:
         while len(entries) < prompt.tokens_max:
             if len(entries) == stop_at:
                 return entries, "stop"
-            prediction = self.predict(last)
+            prediction = self.predict(prompt.topic, last)
             at = prediction.pick(prompt.temperature, chance)
             last = prediction.tokens[at]
             if last == END:
@@ -109,7 +119,7 @@ class TokenModel:
         entries: list[Entry] = []
         last = prompt.last
         for token in tokens:
-            prediction = self.predict(last)
+            prediction = self.predict(prompt.topic, last)
             known = dict(zip(prediction.tokens, prediction.logprobs, strict=True))
             entries.append(Entry(word(token), known.get(token, -12.0), prediction.top(ENTRY_TOP)))
             last = token
@@ -122,7 +132,7 @@ class TokenModel:
         entries: list[Entry] = []
         for position in probes.positions:
             before = position // len(word(1))
-            prediction = self.predict(tokens[before - 1] if before else prompt.last)
+            prediction = self.predict(prompt.topic, tokens[before - 1] if before else prompt.last)
             counts.append(prompt.tokens + before)
             entries.append(Entry(word(prediction.tokens[0]), prediction.logprobs[0], prediction.top(PROBE_TOP)))
         return Answer(prompt_tokens=tuple(counts), entries=tuple(entries))
@@ -132,6 +142,7 @@ class TokenModel:
 class Prompt:
     """What of a request decides its answer. `last` is its last word, `tokens` how many it has with its template."""
 
+    topic: int
     last: int
     tokens: int
     tokens_max: int
@@ -162,7 +173,8 @@ def read(text: str) -> list[int]:
 def any_prompt(chance: random.Random, *, tokens_max: int | None = None) -> Prompt:
     """Short and long ones, greedy and sampled."""
     return Prompt(
-        last=chance.randrange(1, WORDS),
+        topic=chance.randrange(TOPICS),
+        last=chance.randrange(1, PROMPT_ENDS),
         tokens=TEMPLATE_TOKENS + min(2_000, max(3, round(chance.lognormvariate(4.3, 1.0)))),
         tokens_max=tokens_max or min(400, max(8, round(chance.lognormvariate(4.0, 0.9)))),
         temperature=chance.choice((0.0, 0.7, 1.0)),
@@ -172,16 +184,17 @@ def any_prompt(chance: random.Random, *, tokens_max: int | None = None) -> Promp
 # Weights ------------------------------------------------------------------------------------------------------------
 
 
-def _table_of(seed: int, variant: Variant) -> list[tuple[tuple[int, ...], tuple[float, ...]]]:
+@lru_cache(maxsize=16)
+def _table_of(seed: int, variant: Variant) -> Table:
     own = random.Random(f"{seed}/{variant}")
-    return [_row(seed, variant, last, own) for last in range(WORDS)]
+    return [_row(seed, variant, topic, last, own) for topic in range(TOPICS) for last in range(WORDS)]
 
 
-def _row(seed: int, variant: Variant, last: int, own: random.Random) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    base = random.Random(f"{seed}/{last}")
+def _row(seed: int, variant: Variant, topic: int, last: int, own: random.Random) -> Row:
+    base = random.Random(f"{seed}/{topic}/{last}")
     steep = base.lognormvariate(0.6, 0.7)
     tokens = base.sample(range(1, WORDS), FOLLOWERS)
-    if base.random() < 3 / END_EVERY:
+    if last >= PROMPT_ENDS and base.random() < 1 / END_EVERY:
         tokens[base.randrange(3)] = END
     logits = [-steep * math.log(1 + rank) + base.gauss(0, 0.4) for rank in range(FOLLOWERS)]
     if variant == "other":
