@@ -19,7 +19,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias, cast, get_args
 
 import msgspec
 from Crypto.Cipher import PKCS1_OAEP
@@ -37,6 +37,7 @@ from parallelix.protocol import (
     poe,
     receipts,
     records,
+    requests,
     sampling,
     signing,
     work,
@@ -727,15 +728,89 @@ def make_receipts() -> Json:
         COORDINATOR_KEY,
     )
     proof = receipts.MerkleProof(index=2, count=4, siblings=tuple(to_hex(each) for each in siblings))
+    audited = make_audited_chain()
+    batches = [audited[:3], audited[3:]]
     full = receipts.sign(msgspec.structs.replace(early, signature="", batch=batch, proof=proof), COORDINATOR_KEY)
     return {
         "about": "signature is a personal-sign of text by the coordinator's key; the digest in text is the domain hash "
-        "(parallelix/receipt/v1) of the receipt's canonical bytes with an empty signature.",
+        "(parallelix/receipt/v1) of the receipt's canonical bytes with an empty signature. Receipts of version 2 carry "
+        "what became of their audit.",
         "coordinator_key": key_view(COORDINATOR_KEY),
         "payload": canonical.encode(PAYLOAD).decode(),
         "result": canonical.encode(RESULT).decode(),
-        "receipts": [receipt_view("before its batch", early), receipt_view("with its batch", full)],
+        "receipts": [
+            receipt_view("before its batch", early),
+            receipt_view("with its batch", full),
+            receipt_view("drawn, no verdict yet", audited_receipt(batches, 2, state="pending", is_revealed=False)),
+            receipt_view("with an audit that disagreed", audited_receipt(batches, 2, state="disagree")),
+            receipt_view("not drawn", audited_receipt(batches, 4, state="not_drawn")),
+        ],
     }
+
+
+def audited_receipt(
+    batches: Sequence[Sequence[records.Record]], sequence: int, *, state: requests.AuditState, is_revealed: bool = True
+) -> receipts.Receipt:
+    """A receipt of version 2, for an execution of the audited chain."""
+    secret = sampling.epoch_secret(SAMPLING_MASTER, SAMPLED_EPOCH)
+    record, batch, proof = anchored_record(batches, sequence)
+    assert isinstance(record, records.ExecutionRecord)
+    found: list[receipts.RecordedAudit] = []
+    if state in get_args(records.Verdict):
+        audit, batch_of_audit, proof_of_audit = anchored_record(batches, sequence + 1)
+        assert isinstance(audit, records.AuditRecord)
+        digest = records.record_hash(audit)
+        found.append(
+            receipts.RecordedAudit(record=audit, record_hash=digest, batch=batch_of_audit, proof=proof_of_audit)
+        )
+    refunded = state == "disagree"
+    return receipts.sign(
+        receipts.Receipt(
+            version=2,
+            record=record,
+            record_hash=records.record_hash(record),
+            request_salt=to_hex(REQUEST_SALT),
+            charge_wei="0" if refunded else "1250000000000000",
+            batch=batch,
+            proof=proof,
+            chain_id=CHAIN_ID,
+            anchor="local",
+            coordinator=COORDINATOR_KEY.address,
+            audit=receipts.AuditPart(
+                state=state,
+                refunded_wei="1250000000000000" if refunded else "0",
+                records=tuple(found),
+                epoch=sampling.Epoch(
+                    epoch=SAMPLED_EPOCH,
+                    commitment=to_hex(sampling.commitment(secret)),
+                    secret=to_hex(secret) if is_revealed else "",
+                    began_at=STARTED_AT - 60_000,
+                    revealed_at=STARTED_AT + 600_000 if is_revealed else 0,
+                ),
+            ),
+        ),
+        COORDINATOR_KEY,
+    )
+
+
+def anchored_record(
+    batches: Sequence[Sequence[records.Record]], sequence: int
+) -> tuple[records.Record, records.Batch, receipts.MerkleProof]:
+    number, members = next(
+        (number, each) for number, each in enumerate(batches) if each[0].sequence <= sequence <= each[-1].sequence
+    )
+    hashes, index = [records.record_hash_bytes(each) for each in members], sequence - members[0].sequence
+    batch = records.Batch(
+        number=number,
+        previous_hash=members[0].previous_hash,
+        head_hash=records.record_hash(members[-1]),
+        first=members[0].sequence,
+        last=members[-1].sequence,
+        count=len(members),
+        merkle_root=to_hex(merkle.root(hashes)),
+    )
+    siblings = tuple(to_hex(each) for each in merkle.proof(hashes, index))
+    return members[index], batch, receipts.MerkleProof(index=index, count=len(members), siblings=siblings)
 
 
 def receipt_view(name: str, receipt: receipts.Receipt) -> Json:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 import pytest
@@ -15,11 +15,15 @@ import vector_files as vectors
 from parallelix.protocol import canonical, merkle, receipts, records, signing
 from parallelix.protocol.encoding import to_hex
 from parallelix.protocol.errors import Malformed
-from parallelix.protocol.receipts import Receipt
+from parallelix.protocol.receipts import AuditPart, Receipt
 
 VECTORS = vectors.load("receipts")
 CASES = vectors.named(VECTORS["receipts"])
 EARLY, FULL = (msgspec.convert(CASES[name]["receipt"], Receipt) for name in ("before its batch", "with its batch"))
+PENDING, OVERTURNED, SPARED = (
+    msgspec.convert(CASES[name]["receipt"], Receipt)
+    for name in ("drawn, no verdict yet", "with an audit that disagreed", "not drawn")
+)
 PAYLOAD, RESULT = VECTORS["payload"].encode(), VECTORS["result"].encode()
 COORDINATOR = signing.NodeKey(bytes.fromhex(VECTORS["coordinator_key"]["secret"][2:]))
 STRANGER = signing.NodeKey(b"\x05" * 32)
@@ -54,6 +58,99 @@ def test_the_checks_are_said_in_words_and_each_can_be_made() -> None:
     assert all(holds and len(words) > 20 for _, holds, words in early + full)
 
 
+def test_what_became_of_an_audit_is_said_in_words() -> None:
+    said = {audit_of(receipt).state: receipts.verify(receipt)[3:] for receipt in (PENDING, OVERTURNED, SPARED)}
+
+    assert said == {
+        "pending": [("audit", True, "no audit is recorded, and the record's rate is 50 %")],
+        "disagree": [
+            ("audit", True, "one audit is recorded, names this very record, and says: disagree"),
+            ("audit batch", True, "the audit's record is in the batch that the receipt names for it"),
+            ("draw", True, "by the secret of epoch 3, this record was drawn at a rate of 50 %"),
+        ],
+        "not_drawn": [
+            ("audit", True, "no audit is recorded, and the record's rate is 20 %"),
+            ("draw", True, "by the secret of epoch 3, this record was not drawn at a rate of 20 %"),
+        ],
+    }
+
+
+def audit_of(receipt: Receipt) -> AuditPart:
+    assert isinstance(receipt.audit, AuditPart)
+    return receipt.audit
+
+
+def with_audit(receipt: Receipt, **changes: Any) -> Receipt:
+    """Signed by the coordinator, whatever it says."""
+    audit = msgspec.structs.replace(audit_of(receipt), **changes)
+    return receipts.sign(msgspec.structs.replace(receipt, signature="", audit=audit), COORDINATOR)
+
+
+def with_audit_record(**changes: Any) -> Receipt:
+    """The overturned receipt with another record of its audit, which has no batch yet."""
+    record = msgspec.structs.replace(audit_of(OVERTURNED).records[0].record, **changes)
+    found = receipts.RecordedAudit(record=record, record_hash=records.record_hash(record))
+    return with_audit(OVERTURNED, records=(found,))
+
+
+def test_an_audit_without_a_batch_holds_as_far_as_it_goes() -> None:
+    assert failed(with_audit_record()) == set()
+    assert [name for name, _, _ in receipts.verify(with_audit_record())] == [
+        "record", "coordinator", "batch", "audit", "draw",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("lie", "expected"),
+    [
+        (with_audit_record(execution_hash=FULL.record_hash), {"audit"}),
+        (with_audit_record(verdict="agree"), {"audit"}),
+        (with_audit_record(sequence=2), {"audit"}),
+        (with_audit(OVERTURNED, state="agree"), {"audit"}),
+        (with_audit(OVERTURNED, records=()), {"audit"}),
+        (with_audit(OVERTURNED, state="pending", records=(), refunded_wei="0"), set[str]()),
+        (with_audit(OVERTURNED, state="not_drawn", records=(), refunded_wei="0"), {"draw"}),
+        (with_audit(OVERTURNED, state="off", records=(), refunded_wei="0"), {"audit", "draw"}),
+        (with_audit(PENDING, state="not_drawn"), set[str]()),
+        (with_audit(PENDING, state="off"), {"audit"}),
+        (with_audit(PENDING, refunded_wei="1"), {"audit"}),
+        (with_audit(SPARED, state="pending"), {"draw"}),
+        (with_audit(SPARED, state="agree", refunded_wei="0"), {"audit", "draw"}),
+    ],
+)
+def test_a_lie_about_the_audit_fails_though_the_coordinator_signs_it(lie: Receipt, expected: set[str]) -> None:
+    assert failed(lie) == expected
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"secret": "0x" + "ab" * 32}, {"secret": "x"}, {"secret": "0x"}, {"commitment": "0x" + "ab" * 32}],
+    ids=str,
+)
+def test_another_secret_than_was_committed_to_proves_no_draw(change: dict[str, str]) -> None:
+    public = audit_of(SPARED).epoch
+    assert public is not None
+    epoch = msgspec.structs.replace(public, **change)
+
+    assert failed(with_audit(SPARED, epoch=epoch)) == {"draw"}
+
+
+def test_the_epoch_must_be_the_one_that_the_record_names() -> None:
+    public = audit_of(SPARED).epoch
+    assert public is not None
+    other = msgspec.structs.replace(public, epoch=4)
+
+    assert failed(with_audit(SPARED, epoch=other)) == {"audit"}
+
+
+def test_a_receipt_from_before_there_were_audits_still_holds_and_may_not_pretend_to_be_newer() -> None:
+    assert b"audit" not in canonical.encode(FULL)
+    assert failed(FULL) == set()
+    for builtins, version in ((msgspec.to_builtins(FULL), 2), (msgspec.to_builtins(SPARED), 1)):
+        with pytest.raises(Malformed, match="a receipt of version 2 has `audit`"):
+            canonical.decode_json(msgspec.json.encode({**builtins, "version": version}), Receipt)
+
+
 def leaves(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
     """The path of every plain value inside, and of each object that may be absent."""
     if isinstance(value, dict):
@@ -66,12 +163,17 @@ def leaves(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str |
         yield path
 
 
-PATHS = [*leaves(msgspec.to_builtins(FULL)), ("batch",), ("proof",)]
+Path: TypeAlias = "tuple[str | int, ...]"
+PATHS: list[tuple[Receipt, Path]] = [
+    (receipt, path)
+    for receipt in (FULL, OVERTURNED)
+    for path in [*leaves(msgspec.to_builtins(receipt)), ("batch",), ("proof",)]
+]
 
 
-def edited(path: tuple[str | int, ...]) -> Receipt | None:
-    """The full receipt with one value changed; nothing where it then is no receipt at all."""
-    value: Any = copy.deepcopy(msgspec.json.decode(msgspec.json.encode(FULL)))
+def edited(receipt: Receipt, path: Path) -> Receipt | None:
+    """The receipt with one value changed; nothing where it then is no receipt at all."""
+    value: Any = copy.deepcopy(msgspec.json.decode(msgspec.json.encode(receipt)))
     inner: Any = value
     for step in path[:-1]:
         inner = inner[step]
@@ -86,9 +188,9 @@ def edited(path: tuple[str | int, ...]) -> Receipt | None:
         return None
 
 
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: ".".join(map(str, path)))
-def test_a_receipt_with_any_value_changed_fails_a_check(path: tuple[str | int, ...]) -> None:
-    receipt = edited(path)
+@pytest.mark.parametrize(("whole", "path"), PATHS)
+def test_a_receipt_with_any_value_changed_fails_a_check(whole: Receipt, path: Path) -> None:
+    receipt = edited(whole, path)
 
     assert receipt is None or failed(receipt)
 
@@ -100,19 +202,26 @@ RESTS_ON_THE_SIGNATURE_ALONE = {
     ("batch", "number"),
     ("batch", "previous_hash"),
     ("batch", "head_hash"),
+    ("audit", "refunded_wei"),
+    ("audit", "records", 0, "batch", "number"),
+    ("audit", "records", 0, "batch", "head_hash"),
+    ("audit", "epoch", "began_at"),
+    ("audit", "epoch", "revealed_at"),
 }
+"""Where the batch's first or last record is this one, its heads are compared with it too."""
 
 
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: ".".join(map(str, path)))
-def test_what_even_the_coordinator_cannot_change_and_sign_again(path: tuple[str | int, ...]) -> None:
+@pytest.mark.parametrize(("whole", "path"), PATHS)
+def test_what_even_the_coordinator_cannot_change_and_sign_again(whole: Receipt, path: Path) -> None:
     """What holds by arithmetic holds against the coordinator too; the rest is its word, or is asked of the chain."""
-    receipt = edited(path)
+    receipt = edited(whole, path)
     if receipt is None or path == ("signature",):
         return
 
     still_fails = bool(failed(receipts.sign(msgspec.structs.replace(receipt, signature=""), COORDINATOR)))
 
-    assert still_fails == (path not in RESTS_ON_THE_SIGNATURE_ALONE)
+    at_the_end = whole is OVERTURNED and path == ("batch", "head_hash")
+    assert still_fails == (path not in RESTS_ON_THE_SIGNATURE_ALONE or at_the_end)
 
 
 def test_a_receipt_by_a_stranger_holds_by_itself_but_not_for_who_knows_the_coordinator() -> None:
@@ -238,14 +347,14 @@ def test_a_record_is_proven_in_its_own_batch_and_in_no_other() -> None:
 
 
 def test_a_receipt_reads_back_from_its_json() -> None:
-    for receipt in (EARLY, FULL):
+    for receipt in (EARLY, FULL, PENDING, OVERTURNED, SPARED):
         assert canonical.decode(canonical.encode(receipt), Receipt) == receipt
     with pytest.raises(Malformed):
-        canonical.decode_json(msgspec.json.encode({**msgspec.to_builtins(FULL), "version": 2}), Receipt)
+        canonical.decode_json(msgspec.json.encode({**msgspec.to_builtins(FULL), "version": 3}), Receipt)
 
 
 def test_a_receipt_never_identifies_the_node() -> None:
-    text = canonical.encode(FULL).decode()
+    text = canonical.encode(OVERTURNED).decode()
     node = vectors.load("signing")["key"]
 
     assert "node" not in text

@@ -25,11 +25,12 @@ from parallelix.engine.ledger import available, cleared, held, spent
 from parallelix.engine.lifecycle import FINAL_REQUEST_STATES, RequestState
 from parallelix.engine.pool import Need
 from parallelix.engine.recorder import batch_of
-from parallelix.engine.rows import AuditRow, RequestRow
+from parallelix.engine.rows import AuditRow, EpochRow, RequestRow
 from parallelix.protocol import envelope, merkle, receipts, requests, work
 from parallelix.protocol.canonical import decode
 from parallelix.protocol.encoding import from_hex, to_hex
-from parallelix.protocol.records import Batch, ExecutionRecord, Record, decode_record
+from parallelix.protocol.records import AuditRecord, Batch, ExecutionRecord, Record, decode_record
+from parallelix.protocol.sampling import Epoch
 from parallelix.protocol.work import Payload, ResultContent
 
 TREES_KEPT = 16
@@ -216,9 +217,12 @@ class Reading:
                 f"request {request_id} is {row.state} and has no record; a receipt exists once it completes"
             )
         _, salt = self._unwrap_keys(payload.wrapped_keys)
+        record = decode(record_row.body, ExecutionRecord)
+        audit = await self._audit_part(request_id, record)
         batch, proof = await self._proof(record_row.sequence)
         receipt = receipts.Receipt(
-            record=decode(record_row.body, ExecutionRecord),
+            version=2,
+            record=record,
             record_hash=record_row.record_hash,
             request_salt=to_hex(salt),
             charge_wei=row.charge_wei,
@@ -227,8 +231,29 @@ class Reading:
             chain_id=self.settings.chain_id,
             anchor=self.anchor_address,
             coordinator=self.secrets.signer.address,
+            audit=audit,
         )
         return receipts.sign(receipt, self.secrets.signer)
+
+    async def _audit_part(self, request_id: str, record: ExecutionRecord) -> receipts.AuditPart:
+        if not record.rate:
+            return receipts.AuditPart(state="off", refunded_wei="0")
+        audit = await self.readers.audit_of_request(request_id)
+        epochs = await self.readers.epochs(first=record.epoch, limit=1)
+        return receipts.AuditPart(
+            state=await self._audit_state(request_id, audit),
+            refunded_wei=(audit.refunded_wei if audit is not None else "") or "0",
+            records=await self._recorded_audit(audit) if audit is not None else (),
+            epoch=public_epoch(epochs[0]) if epochs and epochs[0].epoch == record.epoch else None,
+        )
+
+    async def _recorded_audit(self, audit: AuditRow) -> tuple[receipts.RecordedAudit, ...]:
+        if audit.audit_sequence < 0:
+            return ()
+        (row,) = await self.readers.records_range(audit.audit_sequence, audit.audit_sequence)
+        batch, proof = await self._proof(row.sequence)
+        record = decode(row.body, AuditRecord)
+        return (receipts.RecordedAudit(record=record, record_hash=row.record_hash, batch=batch, proof=proof),)
 
     async def _proof(self, sequence: int) -> tuple[Batch | None, receipts.MerkleProof | None]:
         found = await self.readers.batch_of(sequence)
@@ -341,6 +366,16 @@ class Reading:
             last = f"the last one is {recorder.next_batch - 1}" if recorder.batches_closed else "none is closed yet"
             raise errors.NotFound(f"batch {number}: {last}", code="unknown_batch")
         return batch_of(row)
+
+
+def public_epoch(row: EpochRow) -> Epoch:
+    return Epoch(
+        epoch=row.epoch,
+        commitment=row.commitment,
+        secret=row.secret,
+        began_at=row.began_at,
+        revealed_at=row.revealed_at,
+    )
 
 
 def _any_need(model: ModelEntry) -> Need:
