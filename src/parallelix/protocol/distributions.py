@@ -28,19 +28,23 @@ TEMPERATURE_MIN = 0.01
 VOCABULARY_MAX = 1 << 19
 """More tokens than any model has: where the temperature is above 1, the unnamed ones matter by their number."""
 
-_MARKER = re.compile(r"<[^<>\s]{1,40}>|")
+_MARKER = re.compile(r"<[^<>\s]{1,40}>|\[/?[A-Z_]{1,20}\]")
 _LOGPROB_MIN = -1000.0
 _STEEPNESS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.85, 1.0, 1.5, 2.5)
 
 
 class View(msgspec.Struct, frozen=True):
-    """Probabilities by text. `least` bounds every text that is not in it."""
+    """Probabilities by text, with how many tokens share it. `least` bounds each token that is not in it, `rest` all of
+    them together."""
 
-    known: Mapping[str, float]
+    known: Mapping[str, tuple[float, int]]
     least: float
+    rest: float
 
-    def at_most(self, text: str) -> float:
-        return self.known.get(text, self.least)
+    def at_most(self, text: str, tokens: int = 1) -> float:
+        """What `tokens` tokens of this text have at most."""
+        probability, counted = self.known.get(text, (0.0, 0))
+        return probability + min(self.rest, max(0, tokens - counted) * self.least)
 
 
 def view_of(top: Iterable[tuple[str, float]], count: int | None = None) -> View | None:
@@ -49,15 +53,19 @@ def view_of(top: Iterable[tuple[str, float]], count: int | None = None) -> View 
     total = math.fsum(probability for _, probability in ranked)
     if len(ranked) < ENTRY_TOP and total < WHOLE:
         return None
-    known: dict[str, float] = {}
+    known: dict[str, tuple[float, int]] = {}
     for text, probability in ranked:
-        known[shown(text)] = known.get(shown(text), 0.0) + probability
-    return View(known, max(0.0, min(ranked[-1][1], 1.0 - total)))
+        before, counted = known.get(shown(text), (0.0, 0))
+        known[shown(text)] = (before + probability, counted + 1)
+    rest = max(0.0, 1.0 - total)
+    return View(known, min(ranked[-1][1], rest), rest)
 
 
 def shown(text: str) -> str:
-    """Markers that end or divide texts look differently in each runtime, or like nothing at all: all count as one."""
-    return "" if _MARKER.fullmatch(text) else text
+    """What all runtimes show of a token. Pieces of a character and markers that end or divide texts look differently in
+    each, or like nothing at all."""
+    bare = text.replace(GAP, "")
+    return "" if _MARKER.fullmatch(bare) else bare
 
 
 def distance(one: View, other: View) -> float:
@@ -68,14 +76,20 @@ def distance(one: View, other: View) -> float:
 
 def _excess(one: View, other: View) -> float:
     return math.fsum(
-        max(0.0, probability - other.at_most(text)) for text, probability in one.known.items() if GAP not in text
+        max(0.0, probability - other.at_most(text, tokens)) for text, (probability, tokens) in one.known.items()
     )
 
 
 def is_among(text: str, top: Iterable[tuple[str, float]]) -> bool:
-    """Whether a token of this text is listed; runtimes differ in whether they show a space before a word."""
+    """Whether a token of this text is listed."""
+    return logprob_among(text, top) is not None
+
+
+def logprob_among(text: str, top: Iterable[tuple[str, float]]) -> float | None:
+    """The greatest listed for a token of this text; runtimes differ in whether they show a space before a word."""
     bare = text.strip()
-    return any(other == text or (bare != "" and other.strip() == bare) for other, _ in top)
+    same = [logprob for other, logprob in top if other == text or (bare and other.strip() == bare)]
+    return max(same, default=None)
 
 
 def tail_share(logprobs: Sequence[float], temperature: float) -> float:

@@ -9,8 +9,10 @@ likely next tokens. Rules that follow from what runtimes give and hide:
     comparable  a position counts only where the auditor counts base + the output tokens before it: elsewhere the prefix
                 was tokenised otherwise, and the numbers mean nothing. Entries that may stand for several tokens leave
                 as much room as their bytes can hide
-    verdict     distance at the usable positions, in favour of the executor where a list does not say; tokens that no
-                auditor finds likely; and over the whole answer tokens that its own numbers make too unlikely
+    end         a text that ended of itself is probed behind its last byte too: its end must have been likely
+    verdict     distance at the usable positions, in favour of the executor where a list does not say; tokens and ends
+                that sampling as asked could not have picked; and over the whole answer tokens too unlikely by the
+                executor's own numbers
 
 What cannot be compared is said to be `unusable` with a reason, and never counts as agreement.
 """
@@ -33,6 +35,7 @@ from parallelix.protocol.distributions import (
     View,
     distance,
     is_among,
+    logprob_among,
     probability_of_misses,
     surprise,
     tail_share,
@@ -43,12 +46,17 @@ from parallelix.protocol.work import ENTRY_TOP, PROBES_MAX, Entry, FinishReason,
 RandomBytes: TypeAlias = Callable[[int], bytes]
 PROBES_DEFAULT = 8
 """Positions besides the empty prefix."""
-HIDDEN_TOKENS_MAX = 32
-"""Tokens that neither an entry nor lost bytes explain: the end of the text, and those that a stop sequence cut off.
-More were thoughts, and an auditor cannot be given them."""
+ENDING_TOKENS_MAX = 3
+STOP_TOKENS_MAX = 32
+"""Tokens that neither an entry nor lost bytes explain: the end of the text, a character that was begun, and what a stop
+sequence cut off. More were thoughts, and an auditor cannot be given them."""
 CHANCE_MAX = 1e-5
 """How likely tokens must at least be, where an honest executor sampled them."""
-NOT_GREEDY_SHARE_MAX = 0.02
+AUDITOR_SLACK_NATS = 1.0
+"""By how much more an auditor may find a token too unlikely to be picked: its numbers are not the executor's."""
+MISJUDGED_SHARE = 1e-4
+"""How often that is not enough: one such token convicts nobody, two do."""
+UNPICKED_SHARE_MAX = 0.02
 FABRICATED_SHARE_MAX = 0.05
 """Runtimes make an odd entry now and then where they take an answer apart; more are made up."""
 
@@ -69,6 +77,12 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """The result's canonical bytes."""
     temperature: float
     """In effect: 0 is greedy."""
+    min_p: float = 0.0
+    """In effect: tokens below this share of the likeliest one's probability are never picked. 0 cuts nothing."""
+    tokens_max: int = 0
+    """How many were asked for; 0 where it is not known."""
+    stops: bool = False
+    """The request has stop sequences: one of them may have ended the text."""
     seeded: bool = False
     constrained: bool = False
     """A grammar, tools or penalties: what was picked need not be among the likely."""
@@ -98,23 +112,24 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Place(msgspec.Struct, frozen=True):
-    """An entry that an auditor can be asked about: its offset in UTF-8 bytes, the tokens before it by its entries, and
-    how many more the bytes before it may hide."""
+    """An entry that an auditor can be asked about: its offset in UTF-8 bytes, the entries before it, and how many more
+    tokens than entries the bytes before it can hide."""
 
     offset: int
     index: int
-    spare: int
+    room: int
 
 
 def choose_probes(claim: Claim, random_bytes: RandomBytes, *, count: int = PROBES_DEFAULT) -> Probes | None:
     """The empty prefix and up to `count` unpredictable positions; None where not even that can be compared."""
-    if claim.kind == "embedding" or _hidden_tokens(claim) > HIDDEN_TOKENS_MAX:
+    if claim.kind == "embedding" or _hidden_tokens(claim) > _unexplained_max(claim):
         return None
     offsets = [place.offset for place in _places(claim) if _is_comparable(claim, place)]
-    if not offsets:
+    ends = [len(claim.text.encode())] if _shows_its_end(claim) else []
+    if not offsets and not (ends and not claim.entries):
         return None
     later = [offset for offset in offsets if offset > 0]
-    chosen = sorted({0, *_drawn(later, min(count, PROBES_MAX - 1), random_bytes)})
+    chosen = sorted({0, *_drawn(later, min(count, PROBES_MAX - 2), random_bytes), *ends})
     return Probes(text=claim.text.encode()[: chosen[-1]].decode(), positions=tuple(chosen))
 
 
@@ -125,8 +140,8 @@ def compare(claim: Claim, probes: Probes, answer: Answer, card: Card) -> Finding
     total = len(probes.positions)
     if (fault := compare_base(claim, answer.prompt_tokens[0]) or _fabricated(claim)) is not None:
         return msgspec.structs.replace(fault, unusable=total)
-    if (hidden := _hidden_tokens(claim)) > HIDDEN_TOKENS_MAX:
-        detail = f"{hidden} tokens of the answer are in no entry, and {HIDDEN_TOKENS_MAX} is the most"
+    if (hidden := _hidden_tokens(claim)) > _unexplained_max(claim):
+        detail = f"{hidden} tokens of the answer are in no entry, and {_unexplained_max(claim)} is the most"
         return Finding(outcome="unusable", reason="hidden_tokens", detail=detail, unusable=total)
     return _compared(claim, probes, answer, card)
 
@@ -164,34 +179,53 @@ def _compared(claim: Claim, probes: Probes, answer: Answer, card: Card) -> Findi
     places = {place.offset: place for place in _places(claim)}
     pairs: list[tuple[View, View]] = []
     shown: list[tuple[Entry, Entry]] = []
+    end: Entry | None = None
     why_not: Counter[str] = Counter()
     for offset, counted, predicted in zip(probes.positions, answer.prompt_tokens, answer.entries, strict=True):
+        extra = counted - answer.prompt_tokens[0]
         place = places.get(offset)
-        theirs = view_of(predicted.top)
-        own = None if place is None else view_of(claim.entries[place.index].top, ENTRY_TOP)
-        if place is None or not _is_clear(claim.entries[place.index]):
-            why_not["lost_text"] += 1
-        elif own is None:
-            why_not["no_alternatives"] += 1
-        elif not 0 <= counted - answer.prompt_tokens[0] - place.index <= place.spare:
-            why_not["retokenised"] += 1
-        elif theirs is None:
-            why_not["no_prediction"] += 1
-        else:
-            pairs.append((own, theirs))
-            if not _may_be_cut(claim, place.index):
-                shown.append((claim.entries[place.index], predicted))
+        if place is None and _shows_its_end(claim) and offset == len(claim.text.encode()):
+            end = predicted if 0 <= extra - len(claim.entries) <= sum(map(_hideable, claim.entries)) else None
+            continue
+        reason = "lost_text" if place is None else _why_not(claim, place, extra, predicted)
+        if place is None or reason:
+            why_not[reason] += 1
+            continue
+        own, theirs = view_of(claim.entries[place.index].top, ENTRY_TOP), view_of(predicted.top)
+        assert own is not None and theirs is not None
+        pairs.append((own, theirs))
+        if not _may_be_cut(claim, place.index):
+            shown.append((claim.entries[place.index], predicted))
     unusable = why_not.total()
-    if not pairs:
-        reason = why_not.most_common(1)[0][0]
+    found = (_by_distance(pairs, unusable, card) if pairs else None) or _by_tokens(claim, shown, end)
+    if not pairs and found is None and (end is None or claim.entries):
+        reason = why_not.most_common(1)[0][0] if why_not else "no_prediction"
         return Finding(outcome="unusable", reason=reason, detail=f"none of {unusable} positions", unusable=unusable)
-    found = _by_distance(pairs, unusable, card) or _by_tokens(claim, shown)
     agreement = _agreement(pairs, unusable)
+    if found is None and _is_short(claim):
+        detail = f"{claim.completion_tokens} tokens of {claim.tokens_max}, and cut for their length"
+        found = Finding(outcome="unusable", reason="short", detail=detail)
     if found is None:
         return agreement
     return msgspec.structs.replace(
         found, distance=agreement.distance, usable=agreement.usable, unusable=agreement.unusable
     )
+
+
+def _why_not(claim: Claim, place: _Place, extra: int, predicted: Entry) -> str:
+    """Why a position cannot be compared, or nothing. `extra` tokens are between the empty prefix and the position."""
+    entry = claim.entries[place.index]
+    hidden = extra - place.index
+    if not _is_clear(entry):
+        return "lost_text"
+    if view_of(entry.top, ENTRY_TOP) is None:
+        return "no_alternatives"
+    if not 0 <= hidden <= place.room:
+        return "retokenised"
+    # What is hidden, and not before the position, has room behind it; else it stood before the text, as thoughts do.
+    if _hidden_tokens(claim) + place.room - hidden > _unexplained_max(claim):
+        return "hidden_tokens"
+    return "no_prediction" if view_of(predicted.top) is None else ""
 
 
 def _by_distance(pairs: Sequence[tuple[View, View]], unusable: int, card: Card) -> Finding | None:
@@ -204,51 +238,97 @@ def _by_distance(pairs: Sequence[tuple[View, View]], unusable: int, card: Card) 
 
 
 def _agreement(pairs: Sequence[tuple[View, View]], unusable: int) -> Finding:
-    mean = math.fsum(distance(one, other) for one, other in pairs) / len(pairs)
+    mean = math.fsum(distance(one, other) for one, other in pairs) / max(1, len(pairs))
     return Finding(outcome="agree", reason="", distance=mean, usable=len(pairs), unusable=unusable)
 
 
-def _by_tokens(claim: Claim, shown: Sequence[tuple[Entry, Entry]]) -> Finding | None:
+def _by_tokens(claim: Claim, shown: Sequence[tuple[Entry, Entry]], end: Entry | None) -> Finding | None:
     """Whether the tokens themselves were picked from the distributions that the executor states."""
     if claim.constrained:
         return None
-    return _by_rank(claim, shown) or _by_likelihood(claim)
+    return _by_rank(claim, shown) or _by_end(claim, end) or _by_picks(claim) or _by_likelihood(claim)
 
 
 def _by_rank(claim: Claim, shown: Sequence[tuple[Entry, Entry]]) -> Finding | None:
-    named = [(own, predicted) for own, predicted in shown if own.text]
-    misses = sum(not is_among(own.text, predicted.top) for own, predicted in named)
-    if not misses:
-        return None
-    temperature = max(claim.temperature, TEMPERATURE_MIN)
-    tails = [tail_share([logprob for _, logprob in predicted.top], temperature) for _, predicted in named]
-    chance = probability_of_misses(tails, misses)
+    """By the auditor's distributions. A token that is not among its twenty likeliest may have been picked by chance."""
+    judged = [_too_unlikely(claim, own, predicted) for own, predicted in shown if own.text]
+    misses = sum(missed for missed, _ in judged)
+    chance = probability_of_misses([share for _, share in judged], misses)
     if chance >= CHANCE_MAX:
         return None
-    detail = f"{misses} of {len(named)} tokens are not among the auditor's likeliest, by a chance of {chance:.1e}"
+    detail = (
+        f"the auditor finds {misses} of {len(judged)} tokens too unlikely to be picked, by a chance of {chance:.1e}"
+    )
     return Finding(outcome="disagree", reason="rank", detail=detail)
 
 
+def _too_unlikely(claim: Claim, own: Entry, predicted: Entry) -> tuple[bool, float]:
+    """Whether sampling could hardly pick the token by the auditor's distribution, and how often it would."""
+    listed = [logprob for _, logprob in predicted.top]
+    lowest = max(listed) - _reach_nats(claim) - AUDITOR_SLACK_NATS
+    found = logprob_among(own.text, predicted.top)
+    if min(listed) < lowest:
+        return found is None or found < lowest, MISJUDGED_SHARE
+    share = tail_share(listed, max(claim.temperature, TEMPERATURE_MIN))
+    return found is None, max(MISJUDGED_SHARE, share)
+
+
+def _by_end(claim: Claim, end: Entry | None) -> Finding | None:
+    view = None if end is None else view_of(end.top)
+    if end is None or view is None:
+        return None
+    likeliest = max(logprob for _, logprob in end.top)
+    ending = math.log(max(view.at_most(""), 1e-300))
+    if math.isinf(_reach_nats(claim)):
+        enough = math.log(CHANCE_MAX) * max(1.0, claim.temperature)
+    else:
+        enough = likeliest - _reach_nats(claim) - AUDITOR_SLACK_NATS
+    if ending >= enough:
+        return None
+    detail = f"the text ends where its end has a probability of {math.exp(ending):.1e}"
+    return Finding(outcome="disagree", reason="early_end", detail=detail)
+
+
+def _by_picks(claim: Claim) -> Finding | None:
+    """By the executor's own distributions: tokens that sampling as asked never picks."""
+    known = _known_entries(claim)
+    reach = _reach_nats(claim) + LOGPROB_SLACK
+    others = sum(
+        entry.logprob is not None and entry.logprob < max(logprob for _, logprob in entry.top) - reach
+        for entry in known
+    )
+    if others <= UNPICKED_SHARE_MAX * len(known):
+        return None
+    detail = f"{others} of {len(known)} tokens are too unlikely to be picked at temperature {claim.temperature:g}"
+    return Finding(outcome="disagree", reason="unpicked", detail=detail)
+
+
 def _by_likelihood(claim: Claim) -> Finding | None:
-    known = [
-        entry
-        for index, entry in enumerate(claim.entries)
-        if not _may_be_cut(claim, index) and view_of(entry.top, ENTRY_TOP) is not None
-    ]
+    """By the executor's own distributions: tokens that sampling picks, but not so many unlikely ones."""
     if claim.temperature < TEMPERATURE_MIN:
-        others = sum(
-            entry.logprob is not None and entry.logprob < max(logprob for _, logprob in entry.top) - LOGPROB_SLACK
-            for entry in known
-        )
-        if others <= NOT_GREEDY_SHARE_MAX * len(known):
-            return None
-        detail = f"{others} of {len(known)} tokens are not the likeliest, at temperature 0"
-        return Finding(outcome="disagree", reason="not_greedy", detail=detail)
+        return None
+    known = _known_entries(claim)
     logarithm = surprise(known, claim.temperature)
     if logarithm >= math.log(CHANCE_MAX):
         return None
     detail = f"tokens as unlikely as these {len(known)} are sampled by a chance of e^{logarithm:.0f} at most"
     return Finding(outcome="disagree", reason="surprisal", detail=detail)
+
+
+def _known_entries(claim: Claim) -> list[Entry]:
+    return [
+        entry
+        for index, entry in enumerate(claim.entries)
+        if not _may_be_cut(claim, index) and view_of(entry.top, ENTRY_TOP) is not None
+    ]
+
+
+def _reach_nats(claim: Claim) -> float:
+    """How much less likely than the likeliest a picked token can be. Some runtimes cut before they apply the
+    temperature, others after it: the wider of the two."""
+    if claim.temperature < TEMPERATURE_MIN:
+        return 0.0
+    return -max(1.0, claim.temperature) * math.log(claim.min_p) if 0 < claim.min_p <= 1 else math.inf
 
 
 def _fabricated(claim: Claim) -> Finding | None:
@@ -275,11 +355,10 @@ def _is_consistent(entry: Entry) -> bool:
 def _places(claim: Claim) -> Iterator[_Place]:
     """The first entry at each offset, as far as no text was lost. What comes after it at the same offset follows tokens
     that are not in the text."""
-    entries, hideable = claim.entries, max(0, claim.completion_tokens - len(claim.entries))
     offset, seen, room = 0, -1, 0
-    for index, entry in enumerate(entries):
+    for index, entry in enumerate(claim.entries):
         if offset > seen:
-            yield _Place(offset, index, min(room, hideable))
+            yield _Place(offset, index, room)
             seen = offset
         if GAP in entry.text:
             return
@@ -303,6 +382,28 @@ def _is_clear(entry: Entry) -> bool:
 def _hideable(entry: Entry) -> int:
     """How many tokens more than one the entry may stand for: one for each byte but the last of its characters."""
     return 0 if entry.text.isascii() else max(0, len(entry.text.encode(errors="replace")) - 1)
+
+
+def _unexplained_max(claim: Claim) -> int:
+    if claim.finish_reason == "length":
+        return 0
+    return STOP_TOKENS_MAX if claim.stops or claim.finish_reason == "tool_calls" else ENDING_TOKENS_MAX
+
+
+def _shows_its_end(claim: Claim) -> bool:
+    """Whether the text is all that the model wrote before its end."""
+    return (
+        claim.finish_reason == "stop"
+        and not claim.stops
+        and not claim.constrained
+        and GAP not in claim.text
+        and claim.text == "".join(entry.text for entry in claim.entries)
+    )
+
+
+def _is_short(claim: Claim) -> bool:
+    """Cut for its length before it had the length that was asked for: its context was full, or it stopped early."""
+    return claim.finish_reason == "length" and claim.completion_tokens < claim.tokens_max
 
 
 def _hidden_tokens(claim: Claim) -> int:

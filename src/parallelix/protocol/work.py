@@ -21,6 +21,10 @@ from parallelix.protocol.errors import Malformed
 WorkKind: TypeAlias = Literal["chat", "completion", "embedding"]
 FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "cancelled"]
 
+TEMPERATURE_DEFAULT = 0.8
+MIN_P_DEFAULT = 0.05
+"""Of a request that says none, on every runtime."""
+
 INPUT_DOMAIN = "parallelix/input/v1"
 RESULT_DOMAIN = "parallelix/result/v1"
 ENTRIES_DOMAIN = "parallelix/entries/v1"
