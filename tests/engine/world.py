@@ -40,7 +40,7 @@ from parallelix.engine.uptime import HOURS_KEPT
 from parallelix.protocol import canonical, merkle
 from parallelix.protocol.encoding import from_hex, to_hex
 from parallelix.protocol.messages import Hardware, Manifest, ModelInfo, RuntimeInfo
-from parallelix.protocol.records import BrokenChain, ExecutionRecord, verify_chain
+from parallelix.protocol.records import BrokenChain, decode_record, verify_chain
 from parallelix.protocol.registry import Registration
 from parallelix.protocol.work import Usage
 
@@ -445,7 +445,7 @@ class World:
     def check_chain(self) -> None:
         """Invariant 5 over the whole chain of records: it holds, each batch's root too, and no edit goes unseen."""
         rows = sorted(self.rows(RecordRow), key=lambda row: row.sequence)
-        records = [canonical.decode(row.body, ExecutionRecord) for row in rows]
+        records = [decode_record(row.body) for row in rows]
         head = self.engine.recorder.head_hash
         assert verify_chain(records) == head
         for at, record in enumerate(records):

@@ -69,8 +69,8 @@ class Admission(Deposits):
                 message=f"key {key.key_id}: {key.open_requests} requests are open, at most {key.concurrency}; wait",
                 retry_after_seconds=1.0,
             )
-        if len(self.requests) >= settings.open_requests_max:
-            return overloaded(f"{len(self.requests)} requests are open, at most {settings.open_requests_max}")
+        if self.requests_open >= settings.open_requests_max:
+            return overloaded(f"{self.requests_open} requests are open, at most {settings.open_requests_max}")
         if len(self._unsettled) >= settings.unsettled_max:
             return overloaded(
                 f"{len(self._unsettled)} records wait for their batch to be confirmed, at most {settings.unsettled_max}"

@@ -27,7 +27,7 @@ class Deadlines(OnChain):
         if due_at > self._now:
             self._timers.set(due_at, "queue", request_id)
             return
-        self._finish(request, RequestState.EXPIRED, self._held_reason(request))
+        self._give_up(request, RequestState.EXPIRED, self._held_reason(request), "no_node")
 
     def _acknowledge_due(self, attempt_id: str) -> None:
         attempt = self._attempts.get(attempt_id)
@@ -68,6 +68,18 @@ class Deadlines(OnChain):
         if attempt is not None:
             self._drain(self.pool.nodes[attempt.node_id])
 
+    def _audit_due(self, audit_id: str) -> None:
+        audit = self.audits.get(audit_id)
+        if audit is None:
+            return
+        attempt = audit.unit.open_attempt
+        if attempt is not None:
+            self._withdraw(attempt, "lifetime_exceeded", partial=False)
+            self._close_attempt(attempt, AttemptState.CANCELLED, "lifetime_exceeded")
+        self._audit_unanswered(audit, "no_answer")
+        if attempt is not None:
+            self._drain(self.pool.nodes[attempt.node_id])
+
     def _offline_due(self, node_id: int) -> None:
         node = self.pool.nodes[node_id]
         if not node.online:
@@ -91,6 +103,7 @@ class Deadlines(OnChain):
             node.removed_until = 0
             node.rejections.clear()
             node.speeds = {}
+            self.trust.begin_anew(node_id)
             self.pool.refresh(node)
             self._rows.append(node.row())
             self._log("node.readmitted", node_id=str(node_id))
@@ -125,6 +138,7 @@ class Deadlines(OnChain):
         "cancel": _cancel_due,
         "orphan": _orphan_due,
         "lifetime": _lifetime_due,
+        "audit": _audit_due,
         "offline": _offline_due,
         "return": _return_due,
         "speed": _speed_due,

@@ -1,4 +1,4 @@
-"""What the engine remembers while it is open: requests with their attempts, and API keys."""
+"""What the engine remembers while it is open: requests with their attempts, audits, and API keys."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from parallelix.engine.lifecycle import (
 )
 from parallelix.engine.pool import Need
 from parallelix.engine.queue import Lane
-from parallelix.engine.rows import AttemptRow, KeyRow, RequestRow
+from parallelix.engine.rows import AttemptRow, AuditRow, KeyRow, RequestRow
+from parallelix.engine.verdicts import Stage
 from parallelix.protocol.work import Usage
 
 
@@ -36,6 +37,8 @@ class Attempt:
     started_at: int = 0
     deadline_at: int = 0
     finished_at: int = 0
+    epoch: int = 0
+    """Of sampling, fixed at the dispatch."""
     resumed: bool = False
     """It lived through a restart of the coordinator, so its time says nothing about its node."""
 
@@ -63,6 +66,7 @@ class Attempt:
             started_at=row.started_at,
             deadline_at=row.deadline_at,
             finished_at=row.finished_at,
+            epoch=row.epoch,
         )
 
     def row(self) -> AttemptRow:
@@ -78,12 +82,14 @@ class Attempt:
             started_at=self.started_at,
             deadline_at=self.deadline_at,
             finished_at=self.finished_at,
+            epoch=self.epoch,
         )
 
 
 @dataclass(slots=True, kw_only=True)
 class Request:
-    """One request from admission until its charge has posted."""
+    """One request from admission until its charge has posted. Or the unit of an audit, which is placed like a request:
+    its id is `audit_id`, it costs nothing, nobody waits for it, and no row is written of it."""
 
     request_id: str
     account: str
@@ -112,6 +118,10 @@ class Request:
     usage: Usage | None = None
     record_sequence: int = -1
     record_hash: str = ""
+    audit_id: str = ""
+    barred_nodes: frozenset[int] = frozenset()
+    """The nodes that an audit is about, and `barred_owners` whose they are: none of theirs may have it."""
+    barred_owners: frozenset[str] = frozenset()
 
     @property
     def final(self) -> bool:
@@ -141,6 +151,9 @@ class Request:
         had_it: set[int] = set()
         let_it_pass: set[int] = set()
         for attempt in self.attempts:
+            if attempt.state is AttemptState.COMPLETED:
+                # An auditor's, whose audit went on to another stage.
+                continue
             never_taken_up = attempt.state in NEVER_TAKEN_UP and not attempt.started_at
             first_time = never_taken_up and attempt.node_id not in let_it_pass
             (let_it_pass if first_time else had_it).add(attempt.node_id)
@@ -190,6 +203,48 @@ class Request:
             record_sequence=self.record_sequence,
             idempotency_key=self.idempotency_key,
             fingerprint=self.fingerprint,
+        )
+
+
+@dataclass(slots=True, kw_only=True)
+class Audit:
+    """An execution that was drawn, while its audit is open. `unit` is what auditors are given; of the execution,
+    `attempt_id` is the attempt that it came from and `node_id` its node."""
+
+    audit_id: str
+    request: Request
+    attempt_id: str
+    node_id: int
+    model_digest: str
+    execution_sequence: int
+    execution_hash: str
+    opened_at: int
+    unit: Request
+    stage: Stage = "first"
+    auditor_id: int = -1
+    """The first auditor, once it answered; it and the third are nobody while below 0."""
+    auditor_attempt_id: str = ""
+    third_id: int = -1
+    prepared_from: str = ""
+
+    def row(
+        self, *, verdict: str = "", reason: str = "", finished_at: int = 0, refunded_wei: int = 0, sequence: int = -1
+    ) -> AuditRow:
+        return AuditRow(
+            audit_id=self.audit_id,
+            request_id=self.request.request_id,
+            execution_sequence=self.execution_sequence,
+            execution_hash=self.execution_hash,
+            node_id=str(self.node_id),
+            verdict=verdict,
+            reason=reason,
+            auditor_id=str(self.auditor_id) if self.auditor_id >= 0 else "",
+            third_id=str(self.third_id) if self.third_id >= 0 else "",
+            opened_at=self.opened_at,
+            finished_at=finished_at,
+            refunded_wei=str(refunded_wei),
+            audit_sequence=sequence,
+            prepared_from=self.prepared_from,
         )
 
 

@@ -89,6 +89,8 @@ class ExecutionFacts(msgspec.Struct, frozen=True, kw_only=True):
     model_digest: str
     draw: int = 0
     """`sampling.draw` under the secret of the attempt's epoch."""
+    spot_check: bool = True
+    """Whether a few positions of it can be compared; otherwise an audit begins by running it again whole."""
 
 
 class ResultReturned(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,9 +17,9 @@ from parallelix.protocol.registry import Registration
 class Nodes(Steps):
     def _registry_changed(self, event: events.RegistryChanged) -> Answer:
         for node_id in event.removed:
-            self.registrations.pop(node_id, None)
+            self._strike_off(node_id)
         for registration in event.registrations:
-            self.registrations[int(registration.node_id)] = registration
+            self._enrol(registration)
         for node_id in (*event.removed, *(int(each.node_id) for each in event.registrations)):
             node = self.pool.find(node_id)
             if node is not None:

@@ -228,9 +228,10 @@ class Pool:
         for group in groups:
             _join(group, node, digest)
 
-    def match(self, need: Need, excluded: frozenset[int]) -> Node | None:
+    def match(self, need: Need, excluded: frozenset[int], *, penalised: bool = True) -> Node | None:
         """The smallest qualifying free node: lowest tier first, in it whoever has not been measured yet, then the
-        slowest that clears the deadline, and among equals the one of most repute."""
+        slowest that clears the deadline, and among equals the one of most repute. Where nobody else can, the least bad
+        of the `penalised`."""
         groups = [group for group in self._groups_for(need) if group.suits(need)]
         for tier in sorted({group.tier for group in groups}):
             of_tier = [group for group in groups if group.tier == tier]
@@ -241,7 +242,7 @@ class Pool:
             clearing = [found for group in of_tier if (found := group.slowest_that_clears(need, excluded))]
             if clearing:
                 return self.nodes[min(clearing)[2]]
-        if all(group.capable <= excluded for group in groups):
+        if penalised and all(group.capable <= excluded for group in groups):
             return self._least_bad(need, excluded)
         return None
 
@@ -257,10 +258,12 @@ class Pool:
                     return True
         return False
 
-    def any_capable(self, need: Need, excluded: frozenset[int]) -> bool:
-        """Whether some node could do it, were it free; of penalised ones too, for they serve where nobody else can."""
+    def any_capable(self, need: Need, excluded: frozenset[int], *, penalised: bool = True) -> bool:
+        """Whether some node could do it, were it free; of the `penalised` too, who serve where nobody else can."""
         if not all(group.capable <= excluded for group in self._groups_for(need) if group.suits(need)):
             return True
+        if not penalised:
+            return False
         return any(node.node_id not in excluded and self._can(node, need) for node in self._penalised.values())
 
     def capable_nodes(self, need: Need, excluded: frozenset[int] = frozenset()) -> int:

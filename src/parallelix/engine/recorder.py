@@ -1,15 +1,19 @@
-"""The chain of execution records and its batches. Nothing here is ever edited."""
+"""The chain of records and its batches. Nothing here is ever edited."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from parallelix.engine.rows import BatchRow, RecordRow
 from parallelix.protocol import canonical, merkle
 from parallelix.protocol.encoding import from_hex, to_hex
-from parallelix.protocol.records import GENESIS_HASH, Batch, ExecutionRecord, record_hash
+from parallelix.protocol.records import GENESIS_HASH, Batch, ExecutionRecord, Record, decode_record, record_hash
 
 
 class Recorder:
-    """`head_hash` is the hash of the last record, `sequence` the next one's number, `next_batch` the next batch's."""
+    """`head_hash` is the hash of the last record, `sequence` the next one's number, `next_batch` the next batch's.
+
+    A batch's epoch is the newest that one of its records, or of those before it, was drawn in: it never goes back."""
 
     def __init__(self, *, first_batch: int = 0) -> None:
         self.sequence = 0
@@ -23,6 +27,8 @@ class Recorder:
         self._open_first = 0
         self._open_previous = GENESIS_HASH
         self.opened_at = 0
+        self._epoch = 0
+        self._epochs: dict[int, int] = {}
 
     @property
     def batches_closed(self) -> int:
@@ -32,18 +38,25 @@ class Recorder:
     def open_count(self) -> int:
         return len(self._open)
 
-    def append(self, record: ExecutionRecord, *, now: int) -> RecordRow:
-        """Adds the next record. `record` names the present head and sequence."""
+    def epoch_of(self, number: int) -> int:
+        """Of a batch that is not confirmed."""
+        return self._epochs[number]
+
+    def append(self, record: Record, *, request_id: str, now: int) -> RecordRow:
+        """Adds the next record, of an execution of `request_id` or of its audit. It names the present head and
+        sequence."""
         assert record.sequence == self.sequence and record.previous_hash == self.head_hash, record
         digest = record_hash(record)
         if not self._open:
             self._open_first, self._open_previous, self.opened_at = self.sequence, self.head_hash, now
         self._open.append(from_hex(digest, name="record_hash", length_bytes=32))
         self.sequence, self.head_hash = self.sequence + 1, digest
+        if isinstance(record, ExecutionRecord):
+            self._epoch = max(self._epoch, record.epoch)
         return RecordRow(
             sequence=record.sequence,
             record_hash=digest,
-            request_id=record.request_id,
+            request_id=request_id,
             body=canonical.encode(record),
         )
 
@@ -63,7 +76,8 @@ class Recorder:
         self._open = []
         self.next_batch += 1
         self.unconfirmed[batch.number] = batch
-        return batch, batch_row(batch, closed_at=now)
+        self._epochs[batch.number] = self._epoch
+        return batch, batch_row(batch, closed_at=now, epoch=self._epoch)
 
     def confirm(self, number: int, *, reference: str, closed_at: int, now: int) -> tuple[Batch, BatchRow] | None:
         """Marks a batch as anchored. Batches are confirmed in order; a repeat changes nothing."""
@@ -72,28 +86,35 @@ class Recorder:
         batch = self.unconfirmed.pop(number)
         self.confirmed_through = batch.last
         self.batches_confirmed += 1
-        return batch, batch_row(batch, closed_at=closed_at, confirmed_at=now, reference=reference)
+        epoch = self._epochs.pop(number)
+        return batch, batch_row(batch, closed_at=closed_at, confirmed_at=now, reference=reference, epoch=epoch)
 
-    def restore(self, batches: list[Batch], confirmed: set[int], records: list[tuple[int, str]], now: int) -> None:
-        """Rebuilds from the stored batches (the last ones at least) and the (sequence, hash) of unbatched records."""
-        for batch in sorted(batches, key=lambda each: each.number):
+    def restore(self, batches: Iterable[BatchRow], records: Iterable[RecordRow], now: int) -> None:
+        """Rebuilds from the stored batches (the last ones at least) and the records that are in none."""
+        for row in sorted(batches, key=lambda each: each.number):
+            batch = batch_of(row)
+            self._epoch = max(self._epoch, row.epoch)
             assert batch.number >= self._first_batch, f"batch {batch.number}: the first one here is {self._first_batch}"
             self.next_batch = batch.number + 1
             self.sequence, self.head_hash = batch.last + 1, batch.head_hash
-            if batch.number in confirmed:
+            if row.confirmed_at:
                 self.confirmed_through = batch.last
                 self.batches_confirmed = batch.number + 1 - self._first_batch
             else:
                 self.unconfirmed[batch.number] = batch
-        for sequence, digest in sorted(records):
-            assert sequence == self.sequence, (sequence, self.sequence)
+                self._epochs[batch.number] = row.epoch
+        for row in sorted(records, key=lambda each: each.sequence):
+            record = decode_record(row.body)
+            assert row.sequence == self.sequence, (row.sequence, self.sequence)
             if not self._open:
-                self._open_first, self._open_previous, self.opened_at = sequence, self.head_hash, now
-            self._open.append(from_hex(digest, name="record_hash", length_bytes=32))
-            self.sequence, self.head_hash = sequence + 1, digest
+                self._open_first, self._open_previous, self.opened_at = row.sequence, self.head_hash, now
+            self._open.append(from_hex(row.record_hash, name="record_hash", length_bytes=32))
+            self.sequence, self.head_hash = row.sequence + 1, row.record_hash
+            if isinstance(record, ExecutionRecord):
+                self._epoch = max(self._epoch, record.epoch)
 
 
-def batch_row(batch: Batch, *, closed_at: int, confirmed_at: int = 0, reference: str = "") -> BatchRow:
+def batch_row(batch: Batch, *, closed_at: int, confirmed_at: int = 0, reference: str = "", epoch: int) -> BatchRow:
     return BatchRow(
         number=batch.number,
         previous_hash=batch.previous_hash,
@@ -105,6 +126,7 @@ def batch_row(batch: Batch, *, closed_at: int, confirmed_at: int = 0, reference:
         closed_at=closed_at,
         confirmed_at=confirmed_at,
         reference=reference,
+        epoch=epoch,
     )
 
 

@@ -15,11 +15,11 @@ from parallelix.engine.entities import ApiKey, Attempt, Request
 from parallelix.engine.ledger import Ledger
 from parallelix.engine.lifecycle import FINAL_ATTEMPT_STATES, FINAL_REQUEST_STATES, AttemptState, RequestState
 from parallelix.engine.pool import Need, Node
-from parallelix.engine.recorder import batch_of
 from parallelix.engine.settings import MINUTE_MS
 from parallelix.engine.snapshot import Snapshot
 from parallelix.engine.state import RandomBytes, Step
 from parallelix.engine.uptime import SLOT_MS
+from parallelix.engine.verdicts import Ends
 from parallelix.protocol.messages import Manifest
 from parallelix.protocol.registry import Registration
 from parallelix.protocol.work import Usage
@@ -32,11 +32,15 @@ class Restoring(Deadlines):
         """Takes up where the store left off. Every open request goes on; every attempt gets some time more."""
         assert not self.requests, "an engine is restored once, before its first step"
         self._now, self._random = now, random_bytes
-        self.registrations = {int(each.node_id): each for each in registrations}
+        for registration in registrations:
+            self._enrol(registration)
         self._restore_chain(snapshot)
         self.ledger = Ledger({row.account: int(row.balance_wei) for row in snapshot.balances})
         self.keys = {row.key_id: ApiKey.of(row) for row in snapshot.keys}
         self.uptime.restore(snapshot.uptime)
+        self.trust.restore(snapshot.trust)
+        self._epochs = {row.epoch: row for row in snapshot.epochs}
+        self.epoch = max(self._epochs, default=0)
         self._timers.set(now + MINUTE_MS, "uptime", None)
         self._restore_records(snapshot)
         self._restore_liveness(snapshot)
@@ -47,7 +51,7 @@ class Restoring(Deadlines):
                 known.request_id,
                 known.admitted_at,
             )
-        self._restore_requests(snapshot)
+        self._restore_audits(snapshot, self._restore_requests(snapshot))
         return self._take_step(None)
 
     def _restore_chain(self, snapshot: Snapshot) -> None:
@@ -55,25 +59,29 @@ class Restoring(Deadlines):
         self.mirror.restore(snapshot.cursor, snapshot.vault_accounts, snapshot.clearances)
         self._owing = set(self.mirror.accounts)
         for row in snapshot.registrations:
-            self.registrations[int(row.node_id)] = Registration(
-                node_id=row.node_id,
-                owner=row.owner,
-                stake_wei=row.stake_wei,
-                hardware_tier=row.hardware_tier,
-                node_key_hash=row.node_key_hash,
-                state=cast("Any", row.state),
-                cooldown_ends_at=row.cooldown_ends_at,
+            self._enrol(
+                Registration(
+                    node_id=row.node_id,
+                    owner=row.owner,
+                    stake_wei=row.stake_wei,
+                    hardware_tier=row.hardware_tier,
+                    node_key_hash=row.node_key_hash,
+                    state=cast("Any", row.state),
+                    cooldown_ends_at=row.cooldown_ends_at,
+                )
             )
 
     def _restore_records(self, snapshot: Snapshot) -> None:
         self.recorder.restore(
-            [batch_of(row) for row in snapshot.batches],
-            {row.number for row in snapshot.batches if row.confirmed_at},
-            [(row.sequence, row.record_hash) for row in snapshot.records],
+            snapshot.batches,
+            snapshot.records,
             self._now,
         )
         self._closed_at = {row.number: row.closed_at for row in snapshot.batches if not row.confirmed_at}
-        self._effects.extend(effects.AnchorBatch(batch=batch) for _, batch in sorted(self.recorder.unconfirmed.items()))
+        self._effects.extend(
+            effects.AnchorBatch(batch=batch, epoch=self.recorder.epoch_of(number))
+            for number, batch in sorted(self.recorder.unconfirmed.items())
+        )
         if self.recorder.open_count:
             self._timers.set(self._now + self.settings.batch_ms, "batch", self.recorder.next_batch)
 
@@ -123,7 +131,10 @@ class Restoring(Deadlines):
         busy = {row.node_id for row in snapshot.attempts if AttemptState(row.state) not in FINAL_ATTEMPT_STATES}
         return {node_id for node_id, at in heard.items() if at >= since} | busy
 
-    def _restore_requests(self, snapshot: Snapshot) -> None:
+    def _restore_requests(self, snapshot: Snapshot) -> dict[str, Request]:
+        """Gives all of them, those too that only their charge is missing of."""
+        known: dict[str, Request] = {}
+        drawn = {row.request_id for row in snapshot.audits if not row.prepared_from}
         attempts: dict[str, list[Attempt]] = {}
         for row in snapshot.attempts:
             attempts.setdefault(row.request_id, []).append(Attempt.of(row))
@@ -132,10 +143,12 @@ class Restoring(Deadlines):
             request = self._request_of(row, attempts.get(row.request_id, []))
             if request is None:
                 continue
+            known[request.request_id] = request
             key = self.keys.get(request.key_id)
             if request.final:
-                if request.record_sequence > self.recorder.confirmed_through:
-                    self._unsettled[request.record_sequence] = request
+                unconfirmed = request.record_sequence > self.recorder.confirmed_through
+                if unconfirmed or request.request_id in drawn:
+                    (self._unsettled if unconfirmed else self._uncharged)[request.record_sequence] = request
                     if key is not None:
                         key.committed_wei += request.charge_wei
                 continue
@@ -151,6 +164,22 @@ class Restoring(Deadlines):
                 self._resume(request, attempt)
         for request in sorted(waiting, key=self._queue_key):
             self._place(request)
+        return known
+
+    def _restore_audits(self, snapshot: Snapshot, requests: dict[str, Request]) -> None:
+        """Each begins anew at its first stage: what was asked of auditors before is forgotten. Of a prepared one the
+        right answer is forgotten too."""
+        for row in snapshot.audits:
+            if not row.prepared_from:
+                self._audit_of_request[row.request_id] = row.audit_id
+        for row in snapshot.audits:
+            request = requests[row.request_id]
+            executed = request.attempts[-1]
+            audit = self._audit_again(row, request, executed)
+            if audit.prepared_from:
+                self._end(audit, Ends(verdict="unaudited", reason="restarted"))
+            else:
+                self._place(self._open(audit))
 
     def _resume(self, request: Request, attempt: Attempt) -> None:
         """An attempt that was open when we went down: its node may still be at it."""

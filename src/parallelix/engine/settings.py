@@ -79,6 +79,16 @@ class EngineSettings:
     audit_attempts_max: int = 6
     audits_open_max: int = 20_000
     """Near 30 KiB each with their claims in the shell; beyond it what is drawn is recorded as unaudited."""
+    disagreement_millinats: int = 2_700
+    """ln(p1/p0) of the test of executors and of auditors: H0 says that one audit in a hundred of an honest node ends
+    against it, five times the worst that was measured; H1 says fifteen, what is left of one cheat in five."""
+    agreement_millinats: int = 150
+    """ln((1-p0)/(1-p1)), what an audit that was passed takes back."""
+    unusable_millinats: int = 2_400
+    """Of results in which nothing can be compared and that come out otherwise when run again: 2 % against 20 %."""
+    usable_millinats: int = 240
+    conviction_millinats: int = 11_000
+    """Where evidence convicts: five disagreements with few passes between them, never four."""
     prepared_percent: int = 5
     """Of the audits that agreed, how many are put to another auditor as one whose answer is known."""
 

@@ -1,8 +1,8 @@
 """Everything that an engine remembers, what may be asked of it, and the few verbs that all its parts use.
 
-The engine is one object in layers, a file each: `state`, `deposits`, `admission`, `steps`, `nodes`, `onchain`,
-`deadlines`, `restoring`, `core`. A layer calls what lies below it and never what lies above, so each can be read
-knowing only those before it.
+The engine is one object in layers, a file each: `state`, `deposits`, `admission`, `settling`, `auditing`,
+`dispatching`, `steps`, `nodes`, `onchain`, `deadlines`, `restoring`, `core`. A layer calls what lies below it and never
+what lies above, so each can be read knowing only those before it.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ import msgspec
 from parallelix.engine import effects
 from parallelix.engine.catalogue import Catalogue
 from parallelix.engine.effects import Answer, Effect, Refused
-from parallelix.engine.entities import ApiKey, Attempt, Request
+from parallelix.engine.entities import ApiKey, Attempt, Audit, Request
 from parallelix.engine.ledger import Ledger
 from parallelix.engine.liveness import Liveness
 from parallelix.engine.mirror import Mirror, Part
 from parallelix.engine.pool import Pool
 from parallelix.engine.queue import Queue
 from parallelix.engine.recorder import Recorder
-from parallelix.engine.rows import Row
+from parallelix.engine.rows import AuditRow, EpochRow, Row
 from parallelix.engine.settings import EngineSettings
 from parallelix.engine.timers import Timer, Timers
+from parallelix.engine.trust import Trust
 from parallelix.engine.uptime import Uptime
 from parallelix.protocol.registry import Registration
 from parallelix.protocol.requests import Held
@@ -46,7 +47,10 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class State:
-    """One coordinator's whole state. Not thread-safe: one caller steps it, in order."""
+    """One coordinator's whole state. Not thread-safe: one caller steps it, in order.
+
+    `requests` holds the units of open audits too, each under its `audit_id`.
+    """
 
     def __init__(self, settings: EngineSettings, catalogue: Catalogue) -> None:
         self.settings = settings
@@ -61,11 +65,21 @@ class State:
         self.queue = Queue()
         self.pool = Pool(settings, (digest for model in catalogue.models for digest in model.digests))
         self.requests: dict[str, Request] = {}
+        self.audits: dict[str, Audit] = {}
+        """The open ones, by their ids."""
+        self.trust = Trust(settings)
+        self.epoch = 0
+        """Of sampling: what is dispatched now belongs to it."""
         self.keys: dict[str, ApiKey] = {}
         self.registrations: dict[int, Registration] = {}
         self.open_of_account: dict[str, int] = {}
         self._attempts: dict[str, Attempt] = {}
         self._unsettled: dict[int, Request] = {}
+        self._uncharged: dict[int, Request] = {}
+        self._audit_of_request: dict[str, str] = {}
+        self._audits_ended: OrderedDict[str, AuditRow] = OrderedDict()
+        self._epochs: dict[int, EpochRow] = {}
+        self._nodes_of_owner: dict[str, set[int]] = {}
         self._closed_at: dict[int, int] = {}
         self._idempotent: OrderedDict[tuple[str, str], tuple[str, str, int]] = OrderedDict()
         self._answers: OrderedDict[str, tuple[int, effects.ResultTaken]] = OrderedDict()
@@ -91,6 +105,11 @@ class State:
     def timers_waiting(self) -> int:
         return len(self._timers)
 
+    @property
+    def requests_open(self) -> int:
+        """Those of requesters; the units of audits are not among them."""
+        return len(self.requests) - len(self.audits)
+
     def held(self, request: Request) -> Held | None:
         """Why a queued request waits."""
         if request.request_id not in self.queue:
@@ -112,10 +131,6 @@ class State:
         """Whether the request's client was lost in a restart and has not come back."""
         return request_id in self._orphans
 
-    def settled(self, record_sequence: int) -> bool:
-        """Whether the charge of the record has posted."""
-        return 0 <= record_sequence <= self.recorder.confirmed_through
-
     def standing(self, node_id: int) -> Refused | None:
         """What the registry says against a node's calls; None when it may work."""
         registration = self.registrations.get(node_id)
@@ -134,10 +149,29 @@ class State:
     # For the layers above ---------------------------------------------------------------------------------------------
 
     def _held_reason(self, request: Request) -> Any:
-        excluded = request.failed_nodes
-        if not self.pool.any_capable(request.need, excluded):
+        excluded = request.failed_nodes | self._barred(request)
+        if not self.pool.any_capable(request.need, excluded, penalised=not request.audit_id):
             return "no_capable_node"
         return "no_node_fast_enough" if self.pool.has_free_slot(request.need, excluded) else "no_free_slot"
+
+    def _barred(self, request: Request) -> frozenset[int]:
+        """Whom an audit must never be given to; nobody for a request."""
+        theirs = (self._nodes_of_owner.get(owner, set[int]()) for owner in request.barred_owners)
+        return request.barred_nodes.union(*theirs)
+
+    def _enrol(self, registration: Registration) -> None:
+        node_id = int(registration.node_id)
+        self._strike_off(node_id)
+        self.registrations[node_id] = registration
+        self._nodes_of_owner.setdefault(registration.owner, set()).add(node_id)
+
+    def _strike_off(self, node_id: int) -> None:
+        known = self.registrations.pop(node_id, None)
+        if known is not None:
+            theirs = self._nodes_of_owner[known.owner]
+            theirs.discard(node_id)
+            if not theirs:
+                del self._nodes_of_owner[known.owner]
 
     def _post(self, transfer_id: str, debit: str, credit: str, amount_wei: int, request_id: str) -> None:
         self.ledger.post(
@@ -147,6 +181,9 @@ class State:
     def _progress(
         self, request: Request, kind: Any, attempt: Attempt | None = None, *, state: str = "", reason: str = ""
     ) -> None:
+        if request.audit_id:
+            # No requester waits for it.
+            return
         self._effects.append(
             effects.RequestProgress(
                 request_id=request.request_id,
@@ -171,13 +208,15 @@ class State:
                 return subject in self.requests
             case "orphan":
                 return subject in self._orphans
+            case "audit":
+                return subject in self.audits
             case "acknowledge" | "deadline" | "cancel":
                 return subject in self._attempts
             case _:
                 return True
 
     def _take_step(self, answer: Answer) -> Step:
-        rows = (*self._rows, *self.ledger.take_rows(), *self.liveness.take_rows())
+        rows = (*self._rows, *self.ledger.take_rows(), *self.liveness.take_rows(), *self.trust.take_rows())
         step = Step(rows=rows, effects=tuple(self._effects), answer=answer)
         self._rows.clear()
         self._effects.clear()

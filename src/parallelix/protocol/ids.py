@@ -43,6 +43,11 @@ def request_id(raw: bytes) -> RequestId:
     return RequestId("req_" + raw.hex())
 
 
+def sub_task_id(raw: bytes) -> UnitId:
+    assert len(raw) == UNIT_ID_BYTES, len(raw)
+    return UnitId("sub_" + raw.hex())
+
+
 def attempt_id(raw: bytes) -> AttemptId:
     assert len(raw) == ATTEMPT_ID_BYTES, len(raw)
     return AttemptId("att_" + raw.hex())

@@ -1,0 +1,378 @@
+"""11 Sample: which results are audited, what their auditors' answers lead to, and what is known of nodes by it.
+
+Nothing here places an audit: what needs a node is given back to the layer above as a unit to be placed.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from parallelix.engine import effects, events
+from parallelix.engine.catalogue import Price
+from parallelix.engine.effects import Answer
+from parallelix.engine.entities import Attempt, Audit, Request
+from parallelix.engine.lifecycle import RequestState
+from parallelix.engine.pool import Need, Node
+from parallelix.engine.rows import AuditRow, EpochRow
+from parallelix.engine.settling import Settling
+from parallelix.engine.trust import Role
+from parallelix.engine.verdicts import AskThird, Ends, Missing, RunWhole, Stage, ruling
+from parallelix.protocol import ids, sampling
+from parallelix.protocol.records import AuditRecord
+from parallelix.protocol.spot_check import PROBES_DEFAULT
+
+_FREE = Price(prompt_wei=0, completion_wei=0)
+_POSITIONS = PROBES_DEFAULT + 1
+_PERCENT_BYTES = 4
+
+
+class Auditing(Settling):
+    def audit_of(self, request_id: str) -> AuditRow | None:
+        """The audit of a request's result while it is open, and for some time after; its `verdict` is empty while it is
+        open. None where there was none, or it is long over: the store knows."""
+        audit = self.audits.get(self._audit_of_request.get(request_id, ""))
+        return audit.row() if audit is not None else self._audits_ended.get(request_id)
+
+    # Epochs -----------------------------------------------------------------------------------------------------------
+
+    def oldest_open_epoch(self) -> int:
+        """The oldest that an open attempt at a request belongs to; the present one where none is open."""
+        opened = (
+            attempt.epoch for attempt in self._attempts.values() if not self.requests[attempt.request_id].audit_id
+        )
+        return min(opened, default=self.epoch)
+
+    def epochs_revealable(self) -> tuple[int, ...]:
+        """Past epochs that no draw can be made in any more, whose secrets are not public; in their order."""
+        oldest = self.oldest_open_epoch()
+        return tuple(sorted(epoch for epoch in self._epochs if epoch < oldest and not self._epochs[epoch].secret))
+
+    def _epoch_began(self, event: events.EpochBegan) -> Answer:
+        assert event.epoch >= self.epoch, f"epoch {event.epoch} began after {self.epoch}"
+        if event.epoch not in self._epochs:
+            self.epoch = event.epoch
+            row = EpochRow(epoch=event.epoch, commitment=event.commitment, secret="", began_at=self._now, revealed_at=0)
+            self._epochs[event.epoch] = row
+            self._rows.append(row)
+            self._log("audit.epoch_began", epoch=event.epoch)
+        return None
+
+    def _epoch_revealed(self, event: events.EpochRevealed) -> Answer:
+        row = self._epochs.get(event.epoch)
+        if row is None:
+            return None
+        assert event.epoch in self.epochs_revealable(), f"epoch {event.epoch} is revealed while draws may be made in it"
+        self._rows.append(msgspec.structs.replace(row, secret=event.secret, revealed_at=self._now))
+        del self._epochs[event.epoch]
+        self._log("audit.epoch_revealed", epoch=event.epoch)
+        return None
+
+    # 11 Sample --------------------------------------------------------------------------------------------------------
+
+    def _rate_percent(self, attempt: Attempt) -> int:
+        """0 where nothing may be drawn: audits are off, or nobody is bound to a secret yet."""
+        if not self.settings.audits or attempt.epoch not in self._epochs:
+            return 0
+        return self.trust.rate_percent(attempt.node_id)
+
+    def _sample(self, request: Request, attempt: Attempt, facts: events.ExecutionFacts, rate: int) -> list[Request]:
+        """After the execution was recorded: opens its audit where it is drawn. Gives units to be placed."""
+        if not sampling.drawn(facts.draw, rate):
+            return []
+        audit_id = self._fresh_audit_id()
+        stage: Stage = "first" if facts.spot_check else "whole"
+        audit = Audit(
+            audit_id=audit_id,
+            request=request,
+            attempt_id=attempt.attempt_id,
+            node_id=attempt.node_id,
+            model_digest=attempt.model_digest,
+            execution_sequence=request.record_sequence,
+            execution_hash=request.record_hash,
+            opened_at=self._now,
+            stage=stage,
+            unit=self._unit(audit_id, request, attempt.model_digest, attempt.node_id, whole=stage == "whole"),
+        )
+        if len(self.audits) >= self.settings.audits_open_max:
+            self._end(audit, Ends(verdict="unaudited", reason="too_many_open"))
+            return []
+        return [self._open(audit)]
+
+    def _audit_again(self, row: AuditRow, request: Request, executed: Attempt) -> Audit:
+        """An audit that was open when we went down, as at its beginning. `executed` is the attempt that it is of."""
+        return Audit(
+            audit_id=row.audit_id,
+            request=request,
+            attempt_id=executed.attempt_id,
+            node_id=executed.node_id,
+            model_digest=executed.model_digest,
+            execution_sequence=row.execution_sequence,
+            execution_hash=row.execution_hash,
+            opened_at=row.opened_at,
+            prepared_from=row.prepared_from,
+            unit=self._unit(row.audit_id, request, executed.model_digest, executed.node_id),
+        )
+
+    def _fresh_audit_id(self) -> str:
+        return ids.sub_task_id(ids.fresh_bytes(ids.UNIT_ID_BYTES, self._now, self._random))
+
+    def _unit(self, audit_id: str, request: Request, digest: str, *barred: int, whole: bool = False) -> Request:
+        """For any node but the `barred` ones and what else their owners have."""
+        need = self._audit_need(request.need, digest, request.kind, whole=whole)
+        return Request(
+            request_id=audit_id,
+            audit_id=audit_id,
+            account="",
+            key_id="",
+            workload_class=request.workload_class,
+            kind=request.kind,
+            model=request.model,
+            priority="standard",
+            need=need,
+            price=_FREE,
+            queue_ms=self.settings.audit_queue_ms,
+            admitted_at=self._now,
+            prompt_tokens_max=request.prompt_tokens_max,
+            completion_tokens_max=need.tokens,
+            hold_wei=0,
+            attached=False,
+            idempotency_key="",
+            fingerprint="",
+            waiting_since=self._now,
+            barred_nodes=frozenset(barred),
+            barred_owners=self._owners_of(*barred),
+        )
+
+    def _audit_need(self, need: Need, digest: str, kind: str, *, whole: bool) -> Need:
+        """Exactly the weights that the executor claims to have used, on whatever machine."""
+        features = need.features if kind == "embedding" else need.features | {"logprobs"}
+        if not (whole or kind == "embedding"):
+            features |= {"probe"}
+        deadline_ms = self.settings.audit_deadline_ms
+        return Need(
+            workload_class=need.workload_class,
+            digests=(digest,),
+            tier=1,
+            context_tokens=need.context_tokens,
+            features=features,
+            tokens=need.tokens if whole else min(need.tokens, _POSITIONS),
+            deadline_ms=max(deadline_ms, need.deadline_ms) if whole else deadline_ms,
+        )
+
+    def _open(self, audit: Audit) -> Request:
+        """Gives the unit to be placed."""
+        self.audits[audit.audit_id] = audit
+        if not audit.prepared_from:
+            self._audit_of_request[audit.request.request_id] = audit.audit_id
+        self.requests[audit.audit_id] = audit.unit
+        self._rows.append(audit.row())
+        self._effects.append(
+            effects.OpenAudit(
+                audit_id=audit.audit_id,
+                request_id=audit.request.request_id,
+                attempt_id=audit.attempt_id,
+                prepared_from=audit.prepared_from,
+            )
+        )
+        self._timers.set(self._now + self._audit_life_ms(audit), "audit", audit.audit_id)
+        self._log("audit.opened", audit_id=audit.audit_id, node_id=str(audit.node_id))
+        return audit.unit
+
+    def _audit_life_ms(self, audit: Audit) -> int:
+        """However often it is placed again, an audit is over by then, and a charge that waits for it goes on."""
+        settings = self.settings
+        return 2 * (settings.audit_queue_ms + settings.audit_deadline_ms + audit.request.need.deadline_ms)
+
+    def _owners_of(self, *node_ids: int) -> frozenset[str]:
+        known = (self.registrations.get(node_id) for node_id in node_ids)
+        return frozenset(registration.owner for registration in known if registration is not None)
+
+    # Answers ----------------------------------------------------------------------------------------------------------
+
+    def _audit_answer(self, audit: Audit, attempt: Attempt, event: events.AuditAnswered) -> list[Request]:
+        """A verified answer, of `attempt` at the unit. Gives units to be placed."""
+        finding, third = event.finding, event.third
+        compared = audit.stage in ("third", "prepared")
+        assert compared == (third is not None), f"{audit.audit_id}: stage {audit.stage}, third {third}"
+        if audit.stage == "third":
+            audit.third_id = attempt.node_id
+        elif audit.auditor_id < 0 or audit.stage == "whole":
+            audit.auditor_id, audit.auditor_attempt_id = attempt.node_id, attempt.attempt_id
+        audit.unit.become(RequestState.VALIDATING, now=self._now)
+        follows = ruling(audit.stage, finding.outcome, third.outcome if third is not None else None)
+        self._log(
+            "audit.answered",
+            audit_id=audit.audit_id,
+            stage=audit.stage,
+            node_id=str(attempt.node_id),
+            outcome=finding.outcome,
+            reason=finding.reason,
+            distance=round(finding.distance, 4),
+        )
+        if isinstance(follows, Ends):
+            return self._end(audit, follows, finding.reason)
+        return [self._next_stage(audit, follows)]
+
+    def _audit_unanswered(self, audit: Audit, missing: Missing) -> None:
+        follows = ruling(audit.stage, missing)
+        assert isinstance(follows, Ends), follows
+        self._end(audit, follows)
+
+    def _next_stage(self, audit: Audit, follows: AskThird | RunWhole) -> Request:
+        unit = audit.unit
+        if isinstance(follows, RunWhole):
+            audit.stage = "whole"
+            unit.need = self._audit_need(audit.request.need, audit.model_digest, unit.kind, whole=True)
+            unit.completion_tokens_max = unit.need.tokens
+            self._effects.append(effects.RunAgain(audit_id=audit.audit_id))
+        else:
+            audit.stage = "third"
+            unit.barred_nodes = frozenset({audit.node_id, audit.auditor_id})
+            unit.barred_owners |= self._owners_of(audit.auditor_id)
+        unit.become(RequestState.QUEUED, now=self._now)
+        unit.waiting_since = self._now
+        self._rows.append(audit.row())
+        return unit
+
+    # Verdicts ---------------------------------------------------------------------------------------------------------
+
+    def _end(self, audit: Audit, ends: Ends, found: str = "") -> list[Request]:
+        """The one way out of an audit. `found` is the finding's reason, where an answer ends it. Gives units to be
+        placed."""
+        unit, request, reason = audit.unit, audit.request, ends.reason or found
+        prepared = self._prepared(audit, ends)
+        self.queue.discard(unit.request_id)
+        answered = unit.state is RequestState.VALIDATING
+        unit.become(RequestState.COMPLETED if answered else RequestState.EXPIRED, now=self._now)
+        self.requests.pop(audit.audit_id, None)
+        self.audits.pop(audit.audit_id, None)
+        sequence, refunded_wei = -1, 0
+        if not audit.prepared_from:
+            self._audit_of_request.pop(request.request_id, None)
+            sequence = self._record_verdict(audit, ends, reason)
+            refunded_wei = self._refund(request) if ends.verdict == "disagree" else 0
+            self._charge_after_audit(request)
+        row = audit.row(
+            verdict=ends.verdict, reason=reason, finished_at=self._now, refunded_wei=refunded_wei, sequence=sequence
+        )
+        self._rows.append(row)
+        if not audit.prepared_from:
+            self._remember_ended(row)
+        self._effects.append(
+            effects.AuditEnded(
+                audit_id=audit.audit_id,
+                request_id=request.request_id,
+                verdict=ends.verdict,
+                reason=reason,
+                refunded_wei=refunded_wei,
+            )
+        )
+        self._log(
+            "audit.ended",
+            audit_id=audit.audit_id,
+            verdict=ends.verdict,
+            reason=reason,
+            node_id=row.node_id,
+            auditor_id=row.auditor_id,
+            third_id=row.third_id,
+            flagged=ends.flagged,
+            prepared=bool(audit.prepared_from),
+        )
+        self._judge(audit, ends, reason)
+        return prepared
+
+    def _record_verdict(self, audit: Audit, ends: Ends, reason: str) -> int:
+        recorder = self.recorder
+        record = AuditRecord(
+            sequence=recorder.sequence,
+            previous_hash=recorder.head_hash,
+            execution_hash=audit.execution_hash,
+            verdict=ends.verdict,
+            reason=reason,
+            finished_at=self._now,
+        )
+        self._append_record(record, audit.request.request_id)
+        return record.sequence
+
+    def _remember_ended(self, row: AuditRow) -> None:
+        self._audits_ended[row.request_id] = row
+        if len(self._audits_ended) > self.settings.answers_remembered_max:
+            self._audits_ended.popitem(last=False)
+
+    def _prepared(self, audit: Audit, ends: Ends) -> list[Request]:
+        """Some audits that agreed are put to another auditor, as one whose right answer is known."""
+        if audit.stage != "first" or ends.verdict != "agree" or len(self.audits) >= self.settings.audits_open_max:
+            return []
+        if int.from_bytes(self._random(_PERCENT_BYTES), "big") % 100 >= self.settings.prepared_percent:
+            return []
+        audit_id = self._fresh_audit_id()
+        prepared = Audit(
+            audit_id=audit_id,
+            request=audit.request,
+            attempt_id=audit.attempt_id,
+            node_id=audit.node_id,
+            model_digest=audit.model_digest,
+            execution_sequence=audit.execution_sequence,
+            execution_hash=audit.execution_hash,
+            opened_at=self._now,
+            stage="prepared",
+            prepared_from=audit.audit_id,
+            unit=self._unit(audit_id, audit.request, audit.model_digest, audit.node_id, audit.auditor_id),
+        )
+        return [self._open(prepared)]
+
+    # What is known of nodes -------------------------------------------------------------------------------------------
+
+    def _judge(self, audit: Audit, ends: Ends, reason: str) -> None:
+        """What a verdict says of those who took part. Whoever is overturned or overruled is told."""
+        request = audit.request
+        if not audit.prepared_from:
+            self._count(audit.node_id, ends)
+        if ends.executor == "bad":
+            self._tell(audit.node_id, audit.attempt_id, request.request_id, f"audit_disagreed: {reason}")
+        if ends.executor:
+            self._weigh(audit.node_id, "executor", bad=ends.executor == "bad")
+        if ends.comparable:
+            self._weigh(audit.node_id, "unusable", bad=ends.comparable == "bad")
+        if ends.auditor == "bad":
+            self._tell(audit.auditor_id, audit.auditor_attempt_id, audit.audit_id, f"audit_overruled: {reason}")
+        if ends.auditor:
+            self._weigh(audit.auditor_id, "auditor", bad=ends.auditor == "bad")
+
+    def _count(self, node_id: int, ends: Ends) -> None:
+        """The rate follows: lower after audits that were passed, and back to the full one after any that was not."""
+        if ends.verdict == "unaudited":
+            return
+        trust = self.trust.of(node_id)
+        trust.audited += 1
+        trust.disagreed += ends.verdict == "disagree"
+        trust.passes = trust.passes + 1 if ends.verdict == "agree" else 0
+        self.trust.changed(node_id)
+
+    def _weigh(self, node_id: int, role: Role, *, bad: bool) -> None:
+        convicted = self.trust.observe(node_id, role, against=bad)
+        if bad:
+            millinats = self.trust.of(node_id).millinats(role)
+            self._log("node.marked", node_id=str(node_id), role=role, millinats=millinats)
+        node = self.pool.find(node_id)
+        if convicted and node is not None:
+            self._log("node.convicted", node_id=str(node_id), role=role)
+            self._remove(node)
+
+    def _tell(self, node_id: int, attempt_id: str, unit_id: str, reason: str) -> None:
+        self._effects.append(
+            effects.TellRejection(
+                node_id=node_id, attempt_id=attempt_id, request_id=unit_id, reason=reason, at=self._now
+            )
+        )
+
+    def _remove(self, node: Node) -> None:
+        """Off the pool for a day, from which it returns as a new node. It serves only what nobody else can, and audits
+        nothing: penalties never empty the pool, but a verdict is worth no more than the word that it rests on."""
+        if node.removed_until:
+            return
+        node.removed_until = self._now + self.settings.removal_ms
+        self._rows.append(node.row())
+        self._timers.set(node.removed_until, "return", node.node_id)
+        self.pool.refresh(node)
+        self._log("node.removed", node_id=str(node.node_id), until=node.removed_until, rejections=len(node.rejections))
