@@ -172,36 +172,57 @@ def compare_answers(first: Answer, second: Answer, probes: Probes, card: Card) -
     ]
     if not pairs:
         return Finding(outcome="unusable", reason="no_position", detail=f"none of {total}", unusable=total)
-    return _by_distance(pairs, total - len(pairs), card) or _agreement(pairs, total - len(pairs))
+    agreement = _agreement(pairs, total - len(pairs))
+    return _by_distance(agreement, card) or agreement
 
 
-def _compared(claim: Claim, probes: Probes, answer: Answer, card: Card) -> Finding:
-    places = {place.offset: place for place in _places(claim)}
-    pairs: list[tuple[View, View]] = []
-    shown: list[tuple[Entry, Entry]] = []
+class _Beside(msgspec.Struct):
+    """What an auditor says beside what the executor said, where it can be compared."""
+
+    views: list[tuple[View, View]] = []
+    tokens: list[tuple[Entry, Entry]] = []
+    """The executor's token and what was predicted in its place."""
     end: Entry | None = None
-    why_not: Counter[str] = Counter()
+    """What was predicted behind the text."""
+    why_not: Counter[str] = msgspec.field(default_factory=Counter[str])
+
+
+def distances(claim: Claim, probes: Probes, answer: Answer) -> tuple[float, ...]:
+    """The distance at each usable position: what a calibration card is made of."""
+    if _malformed(probes, answer) is not None:
+        return ()
+    return tuple(distance(own, theirs) for own, theirs in _beside(claim, probes, answer).views)
+
+
+def _beside(claim: Claim, probes: Probes, answer: Answer) -> _Beside:
+    beside = _Beside()
+    places = {place.offset: place for place in _places(claim)}
     for offset, counted, predicted in zip(probes.positions, answer.prompt_tokens, answer.entries, strict=True):
         extra = counted - answer.prompt_tokens[0]
         place = places.get(offset)
         if place is None and _shows_its_end(claim) and offset == len(claim.text.encode()):
-            end = predicted if 0 <= extra - len(claim.entries) <= sum(map(_hideable, claim.entries)) else None
+            beside.end = predicted if 0 <= extra - len(claim.entries) <= sum(map(_hideable, claim.entries)) else None
             continue
         reason = "lost_text" if place is None else _why_not(claim, place, extra, predicted)
         if place is None or reason:
-            why_not[reason] += 1
+            beside.why_not[reason] += 1
             continue
         own, theirs = view_of(claim.entries[place.index].top, ENTRY_TOP), view_of(predicted.top)
         assert own is not None and theirs is not None
-        pairs.append((own, theirs))
+        beside.views.append((own, theirs))
         if not _may_be_cut(claim, place.index):
-            shown.append((claim.entries[place.index], predicted))
-    unusable = why_not.total()
-    found = (_by_distance(pairs, unusable, card) if pairs else None) or _by_tokens(claim, shown, end)
-    if not pairs and found is None and (end is None or claim.entries):
-        reason = why_not.most_common(1)[0][0] if why_not else "no_prediction"
-        return Finding(outcome="unusable", reason=reason, detail=f"none of {unusable} positions", unusable=unusable)
-    agreement = _agreement(pairs, unusable)
+            beside.tokens.append((claim.entries[place.index], predicted))
+    return beside
+
+
+def _compared(claim: Claim, probes: Probes, answer: Answer, card: Card) -> Finding:
+    beside = _beside(claim, probes, answer)
+    unusable = beside.why_not.total()
+    agreement = _agreement(beside.views, unusable)
+    found = _by_distance(agreement, card) or _by_tokens(claim, beside)
+    if found is None and not beside.views and (beside.end is None or claim.entries):
+        reason = beside.why_not.most_common(1)[0][0] if beside.why_not else "no_prediction"
+        found = Finding(outcome="unusable", reason=reason, detail=f"none of {unusable} positions")
     if found is None and _is_short(claim):
         detail = f"{claim.completion_tokens} tokens of {claim.tokens_max}, and cut for their length"
         found = Finding(outcome="unusable", reason="short", detail=detail)
@@ -228,12 +249,11 @@ def _why_not(claim: Claim, place: _Place, extra: int, predicted: Entry) -> str:
     return "no_prediction" if view_of(predicted.top) is None else ""
 
 
-def _by_distance(pairs: Sequence[tuple[View, View]], unusable: int, card: Card) -> Finding | None:
-    agreement = _agreement(pairs, unusable)
-    allowed = threshold(card, len(pairs))
+def _by_distance(agreement: Finding, card: Card) -> Finding | None:
+    allowed = threshold(card, agreement.usable)
     if agreement.distance <= allowed:
         return None
-    detail = f"a distance of {agreement.distance:.3f} over {len(pairs)} positions, at most {allowed:.3f}"
+    detail = f"a distance of {agreement.distance:.3f} over {agreement.usable} positions, at most {allowed:.3f}"
     return msgspec.structs.replace(agreement, outcome="disagree", reason="distance", detail=detail)
 
 
@@ -242,11 +262,11 @@ def _agreement(pairs: Sequence[tuple[View, View]], unusable: int) -> Finding:
     return Finding(outcome="agree", reason="", distance=mean, usable=len(pairs), unusable=unusable)
 
 
-def _by_tokens(claim: Claim, shown: Sequence[tuple[Entry, Entry]], end: Entry | None) -> Finding | None:
+def _by_tokens(claim: Claim, beside: _Beside) -> Finding | None:
     """Whether the tokens themselves were picked from the distributions that the executor states."""
     if claim.constrained:
         return None
-    return _by_rank(claim, shown) or _by_end(claim, end) or _by_picks(claim) or _by_likelihood(claim)
+    return _by_rank(claim, beside.tokens) or _by_end(claim, beside.end) or _by_picks(claim) or _by_likelihood(claim)
 
 
 def _by_rank(claim: Claim, shown: Sequence[tuple[Entry, Entry]]) -> Finding | None:
