@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-from parallelix.node.runtimes.base import Finished, Generation, Model, ModelMissing, RuntimeFailed, TokenEntry
+from parallelix.node.runtimes.base import Finished, Generation, Model, ModelMissing, Probed, RuntimeFailed, TokenEntry
 
 MODEL = "echo"
 DIGEST = hashlib.sha256(b"parallelix bench: echo runtime").hexdigest()
@@ -30,7 +30,7 @@ class EchoRuntime:
         return "1"
 
     async def models(self) -> list[Model]:
-        features = ("chat", "logprobs", "tools", "grammar", "embeddings")
+        features = ("chat", "logprobs", "probe", "tools", "grammar", "embeddings")
         return [
             Model(
                 name=MODEL, digest=DIGEST, context_tokens=CONTEXT_TOKENS, size_bytes=0, embeds=True, features=features
@@ -48,11 +48,18 @@ class EchoRuntime:
         for index, word in enumerate(words):
             if index == len(words) // 2:
                 await self._ask(words[0], prompt)
-            text = word if index == 0 else " " + word
-            yield TokenEntry(text=text, logprob=-0.25, top=((text, -0.25), (" other", -2.0)))
+            yield _entry(word if index == 0 else " " + word)
             await asyncio.sleep(self._pause_seconds)
         finish = "length" if len(words) == work.sampling.max_tokens else "stop"
-        yield Finished(finish=finish, prompt_tokens=len(words), completion_tokens=len(words))
+        yield Finished(finish=finish, prompt_tokens=len(prompt.split()), completion_tokens=len(words))
+
+    async def probe(self, work: Generation, text: str, positions: Sequence[int]) -> AsyncGenerator[Probed]:
+        """A word of the prompt after as many words of the text."""
+        words = prompt_of(work).split()
+        for position in positions:
+            index = len(text.encode()[:position].decode().split())
+            word = words[index] if index < len(words) else "…"
+            yield Probed(prompt_tokens=len(words) + index, entry=_entry(word if index == 0 else " " + word))
 
     async def embed(self, model: str, texts: Sequence[str]) -> tuple[list[list[float]], int]:
         return [[float(len(text)), 0.5] for text in texts], sum(len(text.split()) for text in texts)
@@ -71,6 +78,10 @@ class EchoRuntime:
     def _call(self, name: str) -> Finished:
         call: dict[str, Any] = {"id": "call_1", "type": "function", "function": {"name": name, "arguments": "{}"}}
         return Finished(finish="tool_calls", prompt_tokens=5, completion_tokens=0, tool_calls=(call,))
+
+
+def _entry(text: str) -> TokenEntry:
+    return TokenEntry(text=text, logprob=-0.25, top=((text, -0.25), (" other", -2.0)))
 
 
 def prompt_of(work: Generation) -> str:

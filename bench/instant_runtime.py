@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import AsyncGenerator, Sequence
 
-from parallelix.node.runtimes.base import Finished, Generation, Model, ModelMissing, TokenEntry
+from parallelix.node.runtimes.base import Finished, Generation, Model, ModelMissing, Probed, TokenEntry
 
 MODEL = "instant"
 DIGEST = hashlib.sha256(b"parallelix bench: instant runtime").hexdigest()
@@ -43,7 +44,7 @@ class InstantRuntime:
                 context_tokens=8192,
                 size_bytes=0,
                 embeds=True,
-                features=("chat", "logprobs", "tools", "grammar", "embeddings"),
+                features=("chat", "logprobs", "probe", "tools", "grammar", "embeddings"),
             )
         ]
 
@@ -55,6 +56,16 @@ class InstantRuntime:
             yield entry
         cut = len(entries) < len(self._entries)
         yield Finished(finish="length" if cut else "stop", prompt_tokens=8, completion_tokens=len(entries))
+
+    async def probe(self, work: Generation, text: str, positions: Sequence[int]) -> AsyncGenerator[Probed]:
+        if work.model not in (MODEL, DIGEST):
+            raise ModelMissing(f"there is no model {work.model!r} here: ask for {MODEL!r}")
+        ends = itertools.accumulate(len(entry.text.encode()) for entry in self._entries)
+        starts = {end: index for index, end in enumerate([0, *ends][:-1])}
+        for position in positions:
+            index = starts.get(position, len(self._entries))
+            entry = self._entries[index] if position in starts else TokenEntry(text="")
+            yield Probed(prompt_tokens=8 + index, entry=entry)
 
     async def embed(self, model: str, texts: Sequence[str]) -> tuple[list[list[float]], int]:
         if model not in (MODEL, DIGEST):

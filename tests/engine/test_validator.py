@@ -273,8 +273,8 @@ EXPECTED_OTHERWISE: dict[str, tuple[Any, str]] = {
 
 def test_every_expectation_but_the_salt_is_in_the_table_above() -> None:
     """The salt only hides the result in the record: the requester opens it with the receipt. How many tokens were asked
-    for bounds the entries; see below."""
-    assert {*EXPECTED_OTHERWISE, "request_salt", "tokens_max"} == set(Expected.__struct_fields__)
+    for bounds the entries, and how many positions an audit; see below."""
+    assert {*EXPECTED_OTHERWISE, "request_salt", "tokens_max", "probes"} == set(Expected.__struct_fields__)
 
 
 @pytest.mark.parametrize("name", EXPECTED_OTHERWISE)
@@ -461,3 +461,98 @@ def test_a_refusal_tells_the_operator_what_failed_and_nothing_of_the_answer() ->
         verdict = examined(*returned(**each))
         assert isinstance(verdict, Rejected) and len(verdict.message) > 10
         assert "Credit" not in verdict.message
+
+
+# --- Answers to audits
+
+PROBES = 3
+PREDICTED = (
+    Entry("Cre", -0.25, (("Cre", -0.25), ("Coi", -2.0))),
+    Entry("", None),
+    Entry(".", -0.1, ((".", -0.1),)),
+)
+AUDIT_CONTENT = ResultContent(finish_reason="stop", probe_prompt_tokens=(12, 12, 15))
+
+
+def audit_code(probes: int = PROBES, **altered: Any) -> str:
+    usage = Usage(prompt_tokens=12, completion_tokens=PROBES)
+    honestly: dict[str, Any] = {"content": AUDIT_CONTENT, "entries": PREDICTED, "usage": usage}
+    return code_of(examined(*returned(**(honestly | altered)), streamed_text="", tokens_max=1, probes=probes))
+
+
+def test_an_audit_answer_has_an_entry_and_a_count_for_each_position() -> None:
+    assert audit_code() == "verified"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        ResultContent(finish_reason="stop"),
+        ResultContent(finish_reason="stop", probe_prompt_tokens=(12, 12)),
+        ResultContent(finish_reason="stop", probe_prompt_tokens=(12, 12, 15, 15)),
+        ResultContent(finish_reason="stop", probe_prompt_tokens=(11, 12, 15)),
+        ResultContent(finish_reason="stop", probe_prompt_tokens=(12, 12, 15), text="Cre."),
+        ResultContent(finish_reason="stop", probe_prompt_tokens=(12, 12, 15), embeddings=(work.pack_vector([0.5]),)),
+        ResultContent(
+            finish_reason="stop",
+            probe_prompt_tokens=(12, 12, 15),
+            tool_calls=(work.ToolCall(id="1", name="add", arguments="{}"),),
+        ),
+        ResultContent(finish_reason="length", probe_prompt_tokens=(12, 12, 15)),
+    ],
+    ids=["none", "fewer", "more", "another base", "text", "embeddings", "tool calls", "cut"],
+)
+def test_an_audit_answer_is_nothing_else(content: ResultContent) -> None:
+    assert audit_code(content=content) == "malformed_audit"
+
+
+def test_a_longer_prefix_may_have_fewer_tokens() -> None:
+    """`run` `n` are two tokens, and `running` is one: no count of an honest tokenizer need rise."""
+    assert audit_code(content=ResultContent(finish_reason="stop", probe_prompt_tokens=(12, 14, 13))) == "verified"
+
+
+def test_a_count_below_zero_is_malformed() -> None:
+    counts = b'{"finish_reason":"stop","probe_prompt_tokens":[-1,12,15],"version":1}'
+    assert audit_code(content_bytes=counts) == "malformed"
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [Usage(prompt_tokens=13, completion_tokens=PROBES), Usage(prompt_tokens=12, completion_tokens=PROBES + 1)],
+)
+def test_the_usage_of_an_audit_is_its_first_count_and_its_positions(usage: Usage) -> None:
+    assert audit_code(usage=usage) == "malformed_audit"
+
+
+def test_a_cancelled_audit_is_no_answer() -> None:
+    assert audit_code(outcome="cancelled") == "malformed_audit"
+
+
+TWENTY = tuple((f"w{index}", -5.0) for index in range(work.PROBE_TOP))
+
+
+@pytest.mark.parametrize(
+    ("entries", "code"),
+    [
+        (PREDICTED[:2], "malformed_audit"),
+        ((*PREDICTED, Entry("")), "malformed"),
+        ((Entry("Cre", -5.0, TWENTY), *PREDICTED[1:]), "verified"),
+        ((Entry("Cre", -5.0, (*TWENTY, ("one more", -9.0))), *PREDICTED[1:]), "malformed_audit"),
+        ((Entry("Cre", TOO_LIKELY), *PREDICTED[1:]), "impossible_probability"),
+        ((Entry("Cre", -0.6, (("a", -0.6), ("b", -0.6))), *PREDICTED[1:]), "impossible_probability"),
+        ((Entry("Cre", -0.6, (("a", TOO_LIKELY),)), *PREDICTED[1:]), "impossible_probability"),
+    ],
+    ids=["fewer", "more", "twenty alternatives", "one more", "above one", "sum above one", "alternative above one"],
+)
+def test_the_entries_of_an_audit_are_possible(entries: tuple[Entry, ...], code: str) -> None:
+    assert audit_code(entries=entries) == code
+
+
+def test_an_audit_answer_is_taken_for_an_audit_alone() -> None:
+    assert audit_code(probes=0) == "malformed_audit"
+    assert code_of(examined(*honest(), probes=3)) == "malformed_audit"
+    assert code_of(examined(*honest(), probes=4)) == "malformed_audit"
+
+
+def test_a_whole_second_run_is_examined_like_the_first() -> None:
+    assert code_of(examined(*honest(), streamed_text="", probes=0)) == "verified"

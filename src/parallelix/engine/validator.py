@@ -9,6 +9,9 @@ that fails is rejected outright and its unit goes elsewhere.
       lost characters, each probability is one
     6 the text that was streamed to the requester is the beginning of the result's text
     7 the token counts are possible
+
+An audit answer has no text: for each position asked it has one entry and one count of prompt tokens. Counts may fall:
+what began as three tokens may be one word when it is whole.
 """
 
 from __future__ import annotations
@@ -46,6 +49,8 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
     streamed_text: str
     tokens_max: int
     """How many the requester asked for."""
+    probes: int = 0
+    """Of an audit: at how many positions a token was to be predicted. 0 of everything else."""
 
 
 class Verified(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,8 +114,14 @@ def _examine(result: Result, detail: ResultDetail, expected: Expected, poe_key: 
         salt_hash=to_hex(poe.salt_hash(salt)),
     )
     poe.require_signature(poe_key, poe_signature, content_bytes, rebuilt, facts)
-    entries = work.decode_entries(entries_bytes, count_max=work.entries_max(expected.tokens_max))
-    fault = _entries_fault(entries, content) or _usage_fault(detail)
+    count_max = expected.probes or work.entries_max(expected.tokens_max)
+    entries = work.decode_entries(entries_bytes, count_max=count_max)
+    fault = (
+        _audit_fault(result, detail, content, entries, expected.probes)
+        or _text_fault(entries, content, expected.probes)
+        or _probabilities_fault(entries)
+        or _usage_fault(detail)
+    )
     if fault is not None:
         return fault
     if not content.text.startswith(expected.streamed_text):
@@ -149,9 +160,37 @@ def gives(shown: str, text: str) -> bool:
     return text.endswith(last) and len(text) - len(last) >= at
 
 
-def _entries_fault(entries: tuple[Entry, ...], content: ResultContent) -> Rejected | None:
-    if not gives("".join(entry.text for entry in entries), content.text):
+def _audit_fault(
+    result: Result, detail: ResultDetail, content: ResultContent, entries: tuple[Entry, ...], probes: int
+) -> Rejected | None:
+    counts = content.probe_prompt_tokens
+    if not probes:
+        return _malformed_audit("counts for positions that nobody asked for") if counts else None
+    if result.outcome != "completed" or content.finish_reason != "stop":
+        return _malformed_audit("it was ended before it was whole")
+    if content.text or content.tool_calls or content.embeddings:
+        return _malformed_audit("an answer of its own beside the predictions that were asked for")
+    if len(entries) != probes or len(counts) != probes:
+        return _malformed_audit(f"{len(entries)} entries and {len(counts)} counts for {probes} positions")
+    if (detail.usage.prompt_tokens, detail.usage.completion_tokens) != (counts[0], probes):
+        return _malformed_audit("its usage is not the first count and the number of positions")
+    most = max(len(entry.top) for entry in entries)
+    if most > work.PROBE_TOP:
+        return _malformed_audit(f"{most} alternatives, at most {work.PROBE_TOP}")
+    return None
+
+
+def _malformed_audit(what: str) -> Rejected:
+    return Rejected(code="malformed_audit", message=f"audit: {what}")
+
+
+def _text_fault(entries: tuple[Entry, ...], content: ResultContent, probes: int) -> Rejected | None:
+    if not probes and not gives("".join(entry.text for entry in entries), content.text):
         return Rejected(code="entries_mismatch", message="the entries' texts do not give the result's text")
+    return None
+
+
+def _probabilities_fault(entries: tuple[Entry, ...]) -> Rejected | None:
     for entry in entries:
         logprobs = [logprob for _, logprob in entry.top]
         if entry.logprob is not None:

@@ -234,8 +234,9 @@ class Desk:
         elif ended.outcome in ("completed", "cancelled") and not ended.accepted:
             tell("result.refused", subject=unit, level="warning", model=model, reason=ended.reason)
         elif ended.outcome in ("completed", "cancelled"):
-            self._life.served += 1
-            name = "served" if ended.outcome == "completed" else "cancelled"
+            if not ended.audit:
+                self._life.served += 1
+            name = "audited" if ended.audit else "served" if ended.outcome == "completed" else "cancelled"
             self._reporter.report(DaemonEvent(name=name, subject=unit, fields={"model": model, **ended.fields}))
         else:
             level: Level = "warning" if ended.outcome == "failed" else "info"

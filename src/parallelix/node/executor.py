@@ -2,7 +2,8 @@
 
     open        envelope, payload (off the event loop: an RSA private operation)
     acknowledge unless a delta or the result does it first; our deadline runs from here, never later than theirs
-    run         the runtime; entries go out by the delta stream as they come
+    run         the runtime; entries go out by the delta stream as they come. An audit has none: its runtime
+                predicts one token at each place that it names, and all of that is the result
     seal        result, proof, signatures, once (off the event loop)
     return      the same bytes until they are answered, as long as anybody can still want them
 
@@ -92,6 +93,7 @@ class Ended:
     reason: str = ""
     accepted: bool = False
     lost: bool = False
+    audit: bool = False
     fields: Mapping[str, Value] = field(default_factory=dict[str, Value])
 
 
@@ -112,6 +114,14 @@ class _Embedded:
     prompt_tokens: int
 
 
+@dataclass(slots=True)
+class _Probed:
+    prompt_tokens: tuple[int, ...]
+
+
+_Given: TypeAlias = base.Finished | _Embedded | _Probed
+
+
 class Attempt:
     """`on_slot_free` is called once: when the runtime is done with it, was stopped, or was never asked."""
 
@@ -124,11 +134,12 @@ class Attempt:
         self._deadline_at = self._started_at + sealed.deadline_seconds
         self._stopped: Stop | None = None
         self._partial_asked = asyncio.Event()
-        self._working: asyncio.Task[base.Finished | _Embedded] | None = None
+        self._working: asyncio.Task[_Given] | None = None
         self._acknowledging: asyncio.Task[None] | None = None
         self._streaming: asyncio.Task[None] | None = None
         self._stream: DeltaStream | None = None
         self._output = Output()
+        self._is_audit = False
         self._holds_slot = True
 
     @property
@@ -173,6 +184,7 @@ class Attempt:
             )
         except ProtocolError as error:
             return await self._report(_failed("node.bad_envelope", error.message))
+        self._is_audit = opened.payload.probes is not None
         verdict = self._unserveable()
         if verdict is None:
             self._deadline_at = self._loop.time() + self.sealed.deadline_seconds
@@ -219,13 +231,11 @@ class Attempt:
             return self._completed(finished)
         return await self._ended_early()
 
-    async def _work(self, opened: sealing.Opened) -> base.Finished | _Embedded | None:
+    async def _work(self, opened: sealing.Opened) -> _Given | None:
         """What the runtime gave, or None when it was stopped."""
         if self._stopped is not None:
             return None
-        self._working = asyncio.create_task(
-            self._embed(opened.payload) if opened.payload.kind == "embedding" else self._generate(opened)
-        )
+        self._working = asyncio.create_task(self._given(opened))
         try:
             return await self._working
         except asyncio.CancelledError:
@@ -235,6 +245,26 @@ class Attempt:
         except OutputFull:
             self._stopped = self._stopped or Stop.FULL
             return None
+
+    async def _given(self, opened: sealing.Opened) -> _Given:
+        payload = opened.payload
+        if payload.probes is not None:
+            return await self._probe(payload, payload.probes)
+        return await (self._embed(payload) if payload.kind == "embedding" else self._generate(opened))
+
+    async def _probe(self, payload: work.Payload, probes: work.Probes) -> _Probed:
+        generation = sealing.generation_of(payload)
+        prompt_tokens: list[int] = []
+        items = self._place.runtime.probe(generation, probes.text, probes.positions)
+        try:
+            async for probed in items:
+                self._output.add(sealing.entry_of(probed.entry))
+                prompt_tokens.append(probed.prompt_tokens)
+        finally:
+            await _close(items)
+        if len(prompt_tokens) != len(probes.positions):
+            raise base.RuntimeFailed(f"the runtime predicted {len(prompt_tokens)} of {len(probes.positions)} places")
+        return _Probed(prompt_tokens=tuple(prompt_tokens))
 
     async def _generate(self, opened: sealing.Opened) -> base.Finished:
         generation = sealing.generation_of(opened.payload)
@@ -275,7 +305,11 @@ class Attempt:
         except AttemptClosed:
             self.stop(Stop.CLOSED)
 
-    def _completed(self, finished: base.Finished | _Embedded) -> _Verdict:
+    def _completed(self, finished: _Given) -> _Verdict:
+        if isinstance(finished, _Probed):
+            content = work.ResultContent(finish_reason="stop", probe_prompt_tokens=finished.prompt_tokens)
+            usage = work.Usage(prompt_tokens=finished.prompt_tokens[0], completion_tokens=self._output.count)
+            return _Verdict(outcome="completed", content=content, usage=usage)
         if isinstance(finished, _Embedded):
             content = work.ResultContent(embeddings=finished.vectors, finish_reason="stop")
             usage = work.Usage(prompt_tokens=finished.prompt_tokens, completion_tokens=0)
@@ -289,20 +323,20 @@ class Attempt:
         return _Verdict(outcome="completed", content=content, usage=usage)
 
     async def _ended_early(self) -> _Verdict:
-        if self._stopped is Stop.CLOSED:
+        if self._stopped is Stop.CLOSED and not self._is_audit:
             with suppress(TimeoutError):
                 async with asyncio.timeout(PARTIAL_WAIT_SECONDS):
                     await self._partial_asked.wait()
         match self._stopped:
+            case Stop.PARTIAL | Stop.FULL if self._is_audit:
+                return _Verdict(outcome="dropped", reason="an audit was ended before it was whole, so nothing is told")
             case Stop.PARTIAL:
                 return self._unfinished("cancelled", "cancelled")
             case Stop.FULL:
                 return self._unfinished("completed", "length")
             case Stop.DEADLINE:
-                return _failed(
-                    "node.deadline_exceeded",
-                    f"not done within {self.sealed.deadline_seconds:g} s; {self._output.count} entries were generated",
-                )
+                done = f"{self._output.count} {'places were predicted' if self._is_audit else 'entries were generated'}"
+                return _failed("node.deadline_exceeded", f"not done within {self.sealed.deadline_seconds:g} s; {done}")
             case Stop.DRAINING:
                 return _declined("node.draining", "the operator stopped this node before the work was done")
             case _:
@@ -349,7 +383,7 @@ class Attempt:
         )
         proven_at = self._loop.time()
         await self._let_the_stream_end()
-        ended = await self._send(sealed.body, Ended(outcome=verdict.outcome), proven=True)
+        ended = await self._send(sealed.body, Ended(outcome=verdict.outcome, audit=self._is_audit), proven=True)
         fields: dict[str, Value] = {
             "ms": round((proven_at - self._started_at) * 1000),
             "poe": short(sealed.poe),
@@ -403,7 +437,7 @@ def _declined(code: messages.FailureCode, reason: str) -> _Verdict:
     return _Verdict(outcome="declined", code=code, reason=reason)
 
 
-async def _close(items: AsyncIterator[base.TokenEntry | base.Finished]) -> None:
+async def _close(items: AsyncIterator[object]) -> None:
     """Stops the runtime where the loop over its entries was left early."""
     close = getattr(items, "aclose", None)
     if close is not None:

@@ -42,6 +42,8 @@ def private_texts_of(payload: Payload) -> Iterator[str]:
     yield payload.tools
     yield payload.response_format
     yield from payload.sampling.stop
+    if payload.probes is not None:
+        yield payload.probes.text
     for message in payload.messages:
         yield message.content
         yield message.name

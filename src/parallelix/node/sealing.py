@@ -16,6 +16,7 @@ import msgspec
 
 from parallelix.node.keys import NodeKeys
 from parallelix.node.runtimes import base
+from parallelix.node.runtimes.requests import beginnings
 from parallelix.protocol import canonical, envelope, ids, messages, poe, signing, work
 from parallelix.protocol.encoding import from_base64url, to_base64url, to_hex
 from parallelix.protocol.errors import Malformed
@@ -55,7 +56,9 @@ def open_work(sealed: messages.Work, *, node_id: int, keys: NodeKeys) -> Opened:
 
 
 def generation_of(payload: work.Payload) -> base.Generation:
-    """What a runtime is asked for a chat or a completion. Raises `Malformed`."""
+    """What a runtime is asked for a chat or a completion, or has to continue for an audit. Raises `Malformed`."""
+    if payload.probes is not None:
+        _require_probes(payload, payload.probes)
     chat = payload.kind == "chat"
     return base.Generation(
         model=payload.model,
@@ -65,6 +68,18 @@ def generation_of(payload: work.Payload) -> base.Generation:
         response_format=_foreign_json(payload.response_format, dict, "response_format"),
         sampling=_sampling(payload.sampling),
     )
+
+
+def _require_probes(payload: work.Payload, probes: work.Probes) -> None:
+    if payload.kind == "embedding":
+        raise Malformed("probes: an embedding has no positions")
+    first, last, text_bytes = probes.positions[0], probes.positions[-1], len(probes.text.encode())
+    if (first, last) != (0, text_bytes):
+        raise Malformed(f"probes: from {first} to {last}, expected from 0 to the text's end at {text_bytes}")
+    try:
+        beginnings(probes.text, probes.positions)
+    except base.RuntimeUnsupported as error:
+        raise Malformed(f"probes: {error}") from None
 
 
 def entry_of(token: base.TokenEntry) -> work.Entry:
@@ -168,7 +183,8 @@ def _sampling(sampling: work.Sampling) -> base.Sampling:
         stop=sampling.stop,
         presence_penalty=_fraction(sampling.presence_penalty, "presence_penalty"),
         frequency_penalty=_fraction(sampling.frequency_penalty, "frequency_penalty"),
-        top_logprobs=sampling.top_logprobs,
+        # More than was asked, so that an audit has something to compare; the coordinator shows what was asked.
+        top_logprobs=max(work.ENTRY_TOP, sampling.top_logprobs),
     )
 
 

@@ -29,7 +29,7 @@ class TalkingRuntime:
         return "1.0"
 
     async def models(self) -> list[base.Model]:
-        features = ("chat", "logprobs", "tools", "grammar", "embeddings")
+        features = ("chat", "logprobs", "probe", "tools", "grammar", "embeddings")
         return [
             base.Model(name=MODEL, digest=DIGEST, context_tokens=8192, size_bytes=1, embeds=True, features=features)
         ]
@@ -56,6 +56,16 @@ class TalkingRuntime:
             raise
         finish = "length" if len(words) == work.sampling.max_tokens else "stop"
         yield base.Finished(finish=finish, prompt_tokens=5, completion_tokens=len(words))
+
+    async def probe(self, work: base.Generation, text: str, positions: Sequence[int]) -> AsyncGenerator[base.Probed]:
+        """A word of the prompt after as many words of the text."""
+        self.asked.append(work)
+        prompt = work.prompt if work.prompt is not None else (work.messages or [{}])[-1].get("content", "")
+        words = str(prompt).split()
+        for position in positions:
+            index = len(text.encode()[:position].decode().split())
+            word = words[index] if index < len(words) else "…"
+            yield base.Probed(prompt_tokens=5 + index, entry=self._entry(word if index == 0 else " " + word))
 
     async def embed(self, model: str, texts: Sequence[str]) -> tuple[list[list[float]], int]:
         return [[float(len(text)), 0.5] for text in texts], sum(len(text.split()) for text in texts)

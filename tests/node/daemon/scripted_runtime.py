@@ -53,7 +53,7 @@ class ScriptedRuntime:
                 context_tokens=4096,
                 size_bytes=1,
                 embeds=True,
-                features=("chat", "logprobs", "embeddings"),
+                features=("chat", "logprobs", "probe", "embeddings"),
             )
         ]
 
@@ -92,6 +92,12 @@ class ScriptedRuntime:
         finally:
             self.under_way -= 1
             script.stopped.set()
+
+    async def probe(self, work: base.Generation, text: str, positions: Sequence[int]) -> AsyncGenerator[base.Probed]:
+        """Predicts the entries of the next script, and counts seven tokens for the prompt and one a byte."""
+        entries = [item async for item in self.generate(work) if isinstance(item, base.TokenEntry)]
+        for position, entry in zip(positions, entries, strict=False):
+            yield base.Probed(prompt_tokens=7 + position, entry=entry)
 
     async def embed(self, model: str, texts: Sequence[str]) -> tuple[list[list[float]], int]:
         self.vectors = [[float(len(text)), 0.5] for text in texts]

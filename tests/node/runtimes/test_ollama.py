@@ -186,8 +186,8 @@ async def test_a_model_that_thinks_whatever_it_is_told_is_not_probed() -> None:
 
 
 async def probed(played: Wire, text: str, *positions: int, **work: Any) -> list[Probed]:
-    messages = [{"role": "user", "content": "hi"}]
-    generation = Generation(model="one", **({"messages": messages, "sampling": Sampling(max_tokens=8)} | work))
+    settings: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}], "sampling": Sampling(max_tokens=8)}
+    generation = Generation(model="one", **(settings | work))
     return [each async for each in ollama(played).probe(generation, text, positions)]
 
 
