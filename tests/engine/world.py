@@ -14,18 +14,21 @@ import pytest
 
 from parallelix.engine import catalogue, effects, events
 from parallelix.engine.core import Engine, Step
-from parallelix.engine.entities import Request
+from parallelix.engine.entities import Audit, Request
 from parallelix.engine.lifecycle import FINAL_REQUEST_STATES, RequestState
 from parallelix.engine.rows import (
     AttemptRow,
+    AuditRow,
     BalanceRow,
     BatchRow,
     ChainCursorRow,
     ClearanceRow,
+    EpochRow,
     FaultRow,
     KeyRow,
     NodeLivenessRow,
     NodeRow,
+    NodeTrustRow,
     RecordRow,
     RegistrationRow,
     RequestRow,
@@ -40,8 +43,16 @@ from parallelix.engine.uptime import HOURS_KEPT
 from parallelix.protocol import canonical, merkle
 from parallelix.protocol.encoding import from_hex, to_hex
 from parallelix.protocol.messages import Hardware, Manifest, ModelInfo, RuntimeInfo
-from parallelix.protocol.records import BrokenChain, decode_record, verify_chain
+from parallelix.protocol.records import (
+    AuditRecord,
+    BrokenChain,
+    ExecutionRecord,
+    Record,
+    decode_record,
+    verify_chain,
+)
 from parallelix.protocol.registry import Registration
+from parallelix.protocol.spot_check import Finding
 from parallelix.protocol.work import Usage
 
 T = TypeVar("T", bound=Row)
@@ -90,10 +101,11 @@ def settings(**changes: Any) -> EngineSettings:
     return EngineSettings(**chosen)
 
 
-def registration(node_id: int, *, tier: int = 1, state: str = "active") -> Registration:
+def registration(node_id: int, *, tier: int = 1, state: str = "active", owner: int | None = None) -> Registration:
+    """Each node is its own owner's, unless another `owner` is named."""
     return Registration(
         node_id=str(node_id),
-        owner="0x" + f"{node_id:040x}",
+        owner="0x" + f"{node_id if owner is None else owner:040x}",
         stake_wei=str(50_000 * PRLX),
         hardware_tier=tier,
         node_key_hash="0x" + f"{node_id:064x}",
@@ -102,9 +114,12 @@ def registration(node_id: int, *, tier: int = 1, state: str = "active") -> Regis
 
 
 class World:
-    """One engine and everything around it. `log` holds the (name, fields) of all log events."""
+    """One engine and everything around it. `log` holds the (name, fields) of all log events.
 
-    def __init__(self, *, seed: int = 1, **changes: Any) -> None:
+    `audited`: an epoch of sampling begins, so that results are drawn. `owners` says whose a node is that attaches.
+    """
+
+    def __init__(self, *, seed: int = 1, audited: bool = False, **changes: Any) -> None:
         self.now = START_MS
         self.settings = settings(**changes)
         self.engine = Engine(self.settings, CATALOGUE)
@@ -119,8 +134,14 @@ class World:
         self.nodes_offered: dict[str, set[str]] = {}
         self.manifest_times: dict[int, list[int]] = {}
         self.answered_ids: set[str] = set()
+        self.owners: dict[int, int] = {}
+        self.records: dict[int, Record] = {}
+        self.auditors: dict[str, list[int]] = {}
+        """The nodes that each audit was offered to, by its id."""
         # As every coordinator begins.
         self._take(self.engine.restore(Snapshot(), (), self.now, self.random.randbytes))
+        if audited:
+            self.begin_epoch(0)
 
     # Driving it --------
 
@@ -138,6 +159,9 @@ class World:
             elif isinstance(effect, effects.Offer):
                 self.offers[effect.attempt_id] = effect
                 self.nodes_offered.setdefault(effect.attempt_id, set()).add(str(effect.node_id))
+                if effect.is_audit:
+                    self.auditors.setdefault(effect.request_id, []).append(effect.node_id)
+                    self.check_whom_an_audit_is_given_to(effect)
             elif isinstance(effect, effects.Withdraw) and not effect.partial:
                 self.offers.pop(effect.attempt_id, None)
             elif isinstance(effect, effects.AnchorBatch):
@@ -174,11 +198,16 @@ class World:
         batches = sorted(self.rows(BatchRow), key=lambda row: row.number)
         confirmed_through = max((row.last for row in batches if row.confirmed_at), default=-1)
         batched_through = max((row.last for row in batches), default=-1)
+        audits = sorted((row for row in self.rows(AuditRow) if not row.verdict), key=lambda row: row.opened_at)
+        drawn = {row.request_id for row in audits}
         live = [
             row
             for row in requests
-            if RequestState(row.state) not in FINAL_REQUEST_STATES or row.record_sequence > confirmed_through
+            if RequestState(row.state) not in FINAL_REQUEST_STATES
+            or row.record_sequence > confirmed_through
+            or row.request_id in drawn
         ]
+        epochs = sorted(self.rows(EpochRow), key=lambda row: row.epoch)
         ids = {row.request_id for row in live}
         attempts = sorted(self.rows(AttemptRow), key=lambda row: (row.request_id, row.number))
         return Snapshot(
@@ -214,6 +243,9 @@ class World:
             vault_accounts=tuple(self.rows(VaultAccountRow)),
             clearances=tuple(row for row in self.rows(ClearanceRow) if row.state == "open"),
             registrations=tuple(self.rows(RegistrationRow)),
+            audits=tuple(audits),
+            trust=tuple(self.rows(NodeTrustRow)),
+            epochs=tuple(row for row in epochs if not row.secret or row is epochs[-1]),
         )
 
     # The people --------
@@ -234,12 +266,12 @@ class World:
         digests: Iterable[str] = (DIGEST,),
         run_id: str = "run",
         context_tokens: int = 4096,
-        features: tuple[str, ...] = ("chat",),
+        features: tuple[str, ...] = ("chat", "logprobs", "probe"),
         classes: tuple[str, ...] = ("ai.inference",),
     ) -> effects.Answer:
         """Registers the node where it is not, and attaches it."""
         if node_id not in self.engine.registrations:
-            self.step(events.RegistryChanged(registrations=(registration(node_id, tier=tier),)))
+            self.register(node_id, tier=tier)
         manifest = Manifest(
             node_id=str(node_id),
             chain_id=31337,
@@ -276,7 +308,8 @@ class World:
         return self.step(events.Heartbeat(node_id=node_id, unix_ms=self.now, paused=paused))
 
     def register(self, node_id: int, *, tier: int = 1, state: str = "active") -> None:
-        self.step(events.RegistryChanged(registrations=(registration(node_id, tier=tier, state=state),)))
+        registered = registration(node_id, tier=tier, state=state, owner=self.owners.get(node_id))
+        self.step(events.RegistryChanged(registrations=(registered,)))
 
     def ask(self, *, model: str = "small", account: str = ACCOUNT, key_id: str = "key_1", **fields: Any) -> str:
         """Sends a request that must be admitted; gives its id."""
@@ -298,8 +331,16 @@ class World:
         return self.step(events.Acknowledged(attempt_id=attempt_id, node_id=node))
 
     def complete(
-        self, attempt_id: str, *, prompt_tokens: int = 10, completion_tokens: int = 20, outcome: str = "completed"
+        self,
+        attempt_id: str,
+        *,
+        prompt_tokens: int = 10,
+        completion_tokens: int = 20,
+        outcome: str = "completed",
+        draw: int = 0,
+        spot_check: bool = True,
     ) -> effects.Answer:
+        """With a `draw` of 0 every result is drawn that can be."""
         offer = self.offers[attempt_id]
         facts = events.ExecutionFacts(
             usage=Usage(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens),
@@ -308,6 +349,8 @@ class World:
             result_hash="0x" + "02" * 32,
             poe_commitment="0x" + "03" * 32,
             model_digest=offer.model_digest,
+            draw=draw,
+            spot_check=spot_check,
         )
         return self.returned(attempt_id, outcome, facts=facts)
 
@@ -315,6 +358,47 @@ class World:
         node_id = fields.pop("node_id", None) or self.offers[attempt_id].node_id
         return self.step(
             events.ResultReturned(attempt_id=attempt_id, node_id=node_id, outcome=cast("Any", outcome), **fields)
+        )
+
+    # Audits --------
+
+    def begin_epoch(self, epoch: int) -> None:
+        self.step(events.EpochBegan(epoch=epoch, commitment="0x" + f"{epoch:064x}"))
+
+    def work(self, **fields: Any) -> str:
+        """A request that a node completes, and that is drawn where it can be."""
+        request_id = self.ask()
+        attempt_id = self.attempt_of(request_id)
+        self.acknowledge(attempt_id)
+        self.complete(attempt_id, **fields)
+        return request_id
+
+    def audit(self, request_id: str) -> Audit:
+        """The open audit of a request's result."""
+        (audit,) = (
+            each
+            for each in self.engine.audits.values()
+            if each.request.request_id == request_id and not each.prepared_from
+        )
+        return audit
+
+    def audit_row(self, request_id: str) -> AuditRow:
+        (row,) = (row for row in self.rows(AuditRow) if row.request_id == request_id and not row.prepared_from)
+        return row
+
+    def answer_audit(
+        self, audit_id: str, outcome: str, third: str | None = None, *, reason: str = ""
+    ) -> effects.Answer:
+        """Whoever has the audit answers it."""
+        attempt = self.engine.audits[audit_id].unit.open_attempt
+        assert attempt is not None, f"nobody has audit {audit_id}"
+        return self.step(
+            events.AuditAnswered(
+                attempt_id=attempt.attempt_id,
+                node_id=attempt.node_id,
+                finding=Finding(outcome=cast("Any", outcome), reason=reason or outcome),
+                third=Finding(outcome=cast("Any", third), reason=third) if third is not None else None,
+            )
         )
 
     def confirm_batches(self) -> None:
@@ -382,7 +466,8 @@ class World:
         for row in self.rows(RequestRow):
             assert held.get(row.request_id, 0) == int(row.hold_wei), "an id without its hold"
         for offer in self.offers.values():
-            assert (offer.request_id,) in self.tables["requests"], "work before its request is durable"
+            table = "audits" if offer.is_audit else "requests"
+            assert (offer.request_id,) in self.tables[table], "work before its request is durable"
 
     def check_3_one_end_and_at_most_one_charge(self) -> None:
         for request_id, states in self.ends.items():
@@ -395,6 +480,12 @@ class World:
         for request_id, amount_wei in self.transfers("charge").items():
             assert amount_wei == int(self.row(request_id).charge_wei) <= held[request_id], "charged more than was held"
             assert self.row(request_id).state in {"completed", "cancelled"}
+        refunds = self.transfers("refund")
+        assert not refunds.keys() & self.transfers("charge").keys(), "charged and refunded"
+        overturned = {row.request_id: row for row in self.rows(AuditRow) if row.verdict == "disagree"}
+        for request_id, amount_wei in refunds.items():
+            assert amount_wei == int(overturned[request_id].refunded_wei) <= held[request_id]
+            assert self.row(request_id).charge_wei == "0"
 
     def check_4_postings_sum_to_zero_and_replay_to_every_balance(self) -> None:
         balances: dict[str, int] = {}
@@ -417,14 +508,32 @@ class World:
         for request_id in self.transfers("charge"):
             sequence = self.row(request_id).record_sequence
             assert any(first <= sequence <= last for first, last in confirmed), "charged before its batch was confirmed"
+        waiting = {each.request.request_id for each in self.engine.audits.values() if not each.prepared_from}
+        assert not waiting & self.transfers("charge").keys(), "charged before its audit has ended"
 
     def check_6_a_message_of_a_node_counts_once(self) -> None:
-        records = [row.request_id for row in self.rows(RecordRow)]
-        assert len(records) == len(set(records)), "two records of one request"
+        for row in self.rows(RecordRow):
+            if row.sequence not in self.records:
+                self.records[row.sequence] = decode_record(row.body)
+        executed = [each.request_id for each in self.records.values() if isinstance(each, ExecutionRecord)]
+        assert len(executed) == len(set(executed)), "two records of one request"
+        audited = [each.execution_hash for each in self.records.values() if isinstance(each, AuditRecord)]
+        assert len(audited) == len(set(audited)), "two verdicts on one execution"
         for row in self.rows(AttemptRow):
             assert self.nodes_offered.get(row.attempt_id, {row.node_id}) == {row.node_id}, "offered to two nodes"
         for node_id, times in self.manifest_times.items():
             assert times == sorted(set(times)), f"node {node_id}: an old manifest opened a session"
+
+    def check_whom_an_audit_is_given_to(self, offer: effects.Offer) -> None:
+        """Nobody audits what a node of the same owner made, or decides where one of the same owner has spoken."""
+        audit, registrations = self.engine.audits[offer.request_id], self.engine.registrations
+        involved = {audit.node_id} | ({audit.auditor_id} if audit.stage == "third" else set[int]())
+        if audit.prepared_from:
+            known = cast("AuditRow", self.tables["audits"][(audit.prepared_from,)])
+            involved.add(int(known.auditor_id))
+        owners = {registrations[node_id].owner for node_id in involved if node_id in registrations}
+        assert offer.node_id not in involved and registrations[offer.node_id].owner not in owners
+        assert not self.engine.pool.nodes[offer.node_id].removed_until, "a removed node audits"
 
     def check_10_a_requester_is_told_to_discard_what_was_not_hashed(self) -> None:
         """Text of one attempt only ever stands before a requester: a new attempt begins after the word to discard."""
@@ -458,8 +567,27 @@ class World:
             assert to_hex(merkle.root(hashes[batch.first : batch.last + 1])) == batch.merkle_root
             assert rows[batch.last].record_hash == batch.head_hash
 
+    def check_what_was_drawn_was_audited(self) -> None:
+        """Exactly one record of an audit for each row of one, of the right execution; prepared ones leave none."""
+        rows = self.rows(AuditRow)
+        assert all(row.verdict for row in rows)
+        recorded = {
+            record.execution_hash: (sequence, record.verdict, record.reason)
+            for sequence, record in self.records.items()
+            if isinstance(record, AuditRecord)
+        }
+        hashes = {row.sequence: row.record_hash for row in self.rows(RecordRow)}
+        real = [row for row in rows if not row.prepared_from]
+        assert {row.execution_hash for row in real} == recorded.keys() and len(real) == len(recorded)
+        for row in real:
+            assert recorded[row.execution_hash] == (row.audit_sequence, row.verdict, row.reason)
+            assert hashes[row.execution_sequence] == row.execution_hash
+            assert self.row(row.request_id).record_sequence == row.execution_sequence
+        assert all(row.audit_sequence == -1 for row in rows if row.prepared_from)
+
     def check_all_ended(self) -> None:
-        assert not self.engine.requests, "open for ever"
+        assert not self.engine.requests and not self.engine.audits, "open for ever"
+        self.check_what_was_drawn_was_audited()
         assert set(self.ends) >= self.answered_ids
         for account in {row.account for row in self.rows(RequestRow)}:
             unsettled = sum(
