@@ -43,8 +43,10 @@ def test_a_setting_that_cannot_hold_is_refused_by_name(tmp_path: Path, text: str
 
 
 def test_seconds_become_the_engines_milliseconds(tmp_path: Path) -> None:
-    found = settings.load(tmp_path, {"acknowledge_seconds": 1.5, "batch_seconds": 0.25}).engine()
+    given = {"acknowledge_seconds": 1.5, "batch_seconds": 0.25, "audit_queue_seconds": 2.5, "audit_deadline_seconds": 3}
+    found = settings.load(tmp_path, given).engine()
     assert (found.acknowledge_ms, found.batch_ms) == (1500, 250)
+    assert (found.audit_queue_ms, found.audit_deadline_ms) == (2500, 3000)
 
 
 def test_secrets_are_made_once_private_and_kept(tmp_path: Path) -> None:
@@ -52,7 +54,8 @@ def test_secrets_are_made_once_private_and_kept(tmp_path: Path) -> None:
     first, again = secrets.load_or_create(folder), secrets.load_or_create(folder)
     assert (first.storage_key, first.signer.address) == (again.storage_key, again.signer.address)
     assert folder.stat().st_mode & 0o777 == 0o700
-    assert [path.stat().st_mode & 0o777 for path in folder.iterdir()] == [0o600, 0o600]
+    assert [path.stat().st_mode & 0o777 for path in folder.iterdir()] == [0o600] * 3
+    assert (first.sampling_key, first.sampling_key != first.storage_key) == (again.sampling_key, True)
     assert first.storage_key != secrets.load_or_create(tmp_path / "other").storage_key
 
 

@@ -18,7 +18,9 @@ import msgspec
 
 from parallelix.coordinator import secrets as coordinator_secrets
 from parallelix.coordinator.anchor_local import LocalAnchor
+from parallelix.coordinator.auditing import load_cards
 from parallelix.coordinator.commands import GrantDeposits
+from parallelix.coordinator.epochs import Epochs, LocalEpochs
 from parallelix.coordinator.http.app import build_app
 from parallelix.coordinator.http.server import Server
 from parallelix.coordinator.logging import LogEvent
@@ -30,7 +32,7 @@ from parallelix.coordinator.service import Coordinator
 from parallelix.coordinator.settings import CoordinatorSettings
 from parallelix.coordinator.store.journal import Journal
 from parallelix.coordinator.store.readers import Readers
-from parallelix.coordinator.store.rows import EnvelopeRow, PayloadRow
+from parallelix.coordinator.store.rows import ClaimRow, EnvelopeRow, PayloadRow
 from parallelix.coordinator.store.store import Store
 from parallelix.engine import catalogue, effects, events
 from parallelix.engine.core import Engine
@@ -68,8 +70,8 @@ async def running(
 ) -> AsyncGenerator[Coordinator]:
     """A coordinator that leads its store, from restore to the last commit. Serving HTTP is the caller's.
 
-    Raises `ChainNotUsable`, `CatalogueError`, `RegistryUnreadable`, `SecretRefused` and `StoreError` where it cannot
-    begin.
+    Raises `CardRefused`, `ChainNotUsable`, `CatalogueError`, `RegistryUnreadable`, `SecretRefused` and `StoreError`
+    where it cannot begin.
     """
     async with contextlib.AsyncExitStack() as stack:
         side = await stack.enter_async_context(_on_chain(settings, log)) if settings.is_on_chain else None
@@ -99,6 +101,7 @@ async def _leading(
 ) -> AsyncGenerator[Coordinator]:
     own = coordinator_secrets.load_or_create(settings.folder)
     offers = catalogue.parse(settings.catalogue_path.read_text(), source=str(settings.catalogue_path))
+    cards = load_cards(settings.folder)
     store = Store.open(settings.database_url)
     readers = Readers.open(settings.database_url)
     try:
@@ -121,6 +124,7 @@ async def _leading(
             log=log,
             clock=clock,
             random_bytes=random_bytes,
+            cards=cards,
         )
         if side is not None:
             works = side.join(coordinator)
@@ -128,7 +132,14 @@ async def _leading(
             assert registry is not None
             works = [_anchor_in_store(coordinator).run, partial(_follow_registry, coordinator, registry)]
         step = engine.restore(snapshot, registrations, clock(), random_bytes)
+        if settings.audits:
+            # Before anything is offered in an epoch whose draws could never be verified.
+            Epochs(coordinator).require_own()
         coordinator.start(step, *await _sealed(readers, engine))
+        if settings.audits and side is None:
+            epochs = LocalEpochs(coordinator)
+            await epochs.turn()
+            works.append(epochs.run)
         if store.epoch > 1:
             await _outlive_predecessor(coordinator)
         log("coordinator.started", {"epoch": store.epoch, "open_requests": len(engine.requests)})
@@ -221,7 +232,7 @@ class Anchoring:
         self._anchor = anchor
         self._batches: asyncio.Queue[Batch] = asyncio.Queue()
 
-    def put(self, batch: Batch) -> None:
+    def put(self, batch: Batch, epoch: int) -> None:
         self._batches.put_nowait(batch)
 
     async def run(self) -> None:
@@ -245,11 +256,17 @@ async def _outlive_predecessor(coordinator: Coordinator) -> None:
     await asyncio.sleep(max(0, coordinator.signed_after - coordinator.clock()) / 1000)
 
 
-async def _sealed(readers: Readers, engine: Engine) -> tuple[list[PayloadRow], list[EnvelopeRow]]:
-    """The sealed payload of every open request and the envelope of every open attempt."""
+async def _sealed(readers: Readers, engine: Engine) -> tuple[list[PayloadRow], list[EnvelopeRow], list[ClaimRow]]:
+    """The sealed payload of every open request, the envelope of every open attempt, the claim of every open audit."""
     payloads: list[PayloadRow] = []
     envelopes: list[EnvelopeRow] = []
+    claims: list[ClaimRow] = []
     for request in list(engine.requests.values()):
+        if request.audit_id:
+            claim = await readers.claim(request.audit_id)
+            assert claim is not None, f"{request.audit_id} was opened without its claim"
+            claims.append(claim)
+            continue
         payload = await readers.payload(request.request_id)
         assert payload is not None, f"{request.request_id} was admitted without its payload"
         payloads.append(payload)
@@ -257,7 +274,7 @@ async def _sealed(readers: Readers, engine: Engine) -> tuple[list[PayloadRow], l
         envelope = await readers.envelope(attempt.attempt_id) if attempt is not None else None
         if envelope is not None:
             envelopes.append(envelope)
-    return payloads, envelopes
+    return payloads, envelopes, claims
 
 
 async def _follow_registry(coordinator: Coordinator, registry: Registry) -> None:

@@ -6,28 +6,63 @@ what the store holds wrapped.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Self
 
 from joserfc.jwk import RSAKey
 
 from parallelix.coordinator.feed import Feed
 from parallelix.engine.entities import Request
-from parallelix.protocol import envelope
+from parallelix.protocol import envelope, work
+from parallelix.protocol.encoding import to_base64url
 from parallelix.protocol.envelope import Opener
 
 KEYS_BYTES = 2 * envelope.KEY_BYTES
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LivePayload:
+    """A unit's payload, sealed once for all of its attempts."""
+
+    content_key: bytes
+    salt: bytes
+    sealed: bytes
+    text: str
+    """`sealed` in base64url, as it goes into an inbox."""
+    sha256: str
+    input_hash: bytes
+
+    @classmethod
+    def seal(cls, unit_id: str, plaintext: bytes, random_bytes: Callable[[int], bytes]) -> Self:
+        """Under fresh keys."""
+        content_key, salt = random_bytes(envelope.KEY_BYTES), random_bytes(envelope.KEY_BYTES)
+        sealed = envelope.seal_payload(
+            plaintext, unit_id=unit_id, content_key=content_key, nonce=random_bytes(envelope.NONCE_BYTES)
+        )
+        return cls._of(plaintext, content_key=content_key, salt=salt, sealed=sealed)
+
+    @classmethod
+    def stored(cls, unit_id: str, sealed: bytes, *, content_key: bytes, salt: bytes) -> Self:
+        plaintext = envelope.open_payload(sealed, unit_id=unit_id, content_key=content_key)
+        return cls._of(plaintext, content_key=content_key, salt=salt, sealed=sealed)
+
+    @classmethod
+    def _of(cls, plaintext: bytes, *, content_key: bytes, salt: bytes, sealed: bytes) -> Self:
+        return cls(
+            content_key=content_key,
+            salt=salt,
+            sealed=sealed,
+            text=to_base64url(sealed),
+            sha256=envelope.payload_digest(sealed),
+            input_hash=work.input_hash(salt, plaintext),
+        )
+
+
 @dataclass(slots=True, kw_only=True)
 class LiveRequest:
     request: Request
-    content_key: bytes
-    salt: bytes
-    sealed_payload: bytes
-    payload_text: str
-    """The sealed payload in base64url, as it goes into an inbox."""
-    payload_sha256: str
-    input_hash: bytes
+    payload: LivePayload
     requester_key: RSAKey | None
     feed: Feed = field(default_factory=Feed)
 

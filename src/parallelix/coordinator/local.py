@@ -14,6 +14,7 @@ import msgspec
 import uvloop
 
 from parallelix.coordinator import app, secrets, settings
+from parallelix.coordinator.auditing import CardRefused
 from parallelix.coordinator.commands import CommandAnswer, GrantCommand, KeyCommand, RevokeCommand, command_row
 from parallelix.coordinator.logging import make_log
 from parallelix.coordinator.ports import ChainNotUsable, RegistryUnreadable
@@ -151,7 +152,7 @@ def _store(chosen: CoordinatorSettings) -> Generator[Store]:
 def _refusals() -> Generator[None]:
     try:
         yield
-    except (ChainNotUsable, StoreError, CatalogueError, RegistryUnreadable, SecretRefused) as error:
+    except (CardRefused, ChainNotUsable, StoreError, CatalogueError, RegistryUnreadable, SecretRefused) as error:
         raise LocalRefused(str(error)) from error
     except OSError as error:
         what = error.filename or "the address to listen on"

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metr
 from parallelix.protocol.work import Usage
 
 COMMIT_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
+AUDIT_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 GROUP_ROWS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 5000)
 
 
@@ -34,6 +35,20 @@ class Metrics:
         self._prompt_tokens = self.tokens.labels("prompt")
         self._completion_tokens = self.tokens.labels("completion")
         self._ended: dict[str, Counter] = {}
+        self.audits_opened = Counter(
+            "parallelix_audits_opened", "Audits begun, by kind", ["kind"], registry=self.registry
+        )
+        self.audit_verdicts = Counter(
+            "parallelix_audit_verdicts", "Audits that ended, by verdict", ["verdict"], registry=self.registry
+        )
+        self.audit_seconds = Histogram(
+            "parallelix_audit_seconds", "Auditors' time for one answer", buckets=AUDIT_SECONDS, registry=self.registry
+        )
+        self.compare_seconds = Histogram(
+            "parallelix_compare_seconds", "Time of one comparison", buckets=COMMIT_SECONDS, registry=self.registry
+        )
+        self.open_audits = Gauge("parallelix_open_audits", "Audits without a verdict", registry=self.registry)
+        self.epoch = Gauge("parallelix_epoch", "The present epoch of sampling", registry=self.registry)
         self.heartbeats = Counter("parallelix_heartbeats", "Heartbeats accepted", registry=self.registry)
         self.refusals = Counter("parallelix_refusals", "Calls refused, by code", ["code"], registry=self.registry)
         self.commit_seconds = Histogram(
@@ -54,6 +69,9 @@ class Metrics:
 
     def event(self, name: str) -> None:
         self.events.labels(name).inc()
+
+    def audit_opened(self, *, prepared: bool) -> None:
+        self.audits_opened.labels("prepared" if prepared else "drawn").inc()
 
     def finished(self, state: str, usage: Usage | None) -> None:
         ended = self._ended.get(state)

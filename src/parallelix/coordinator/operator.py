@@ -206,6 +206,7 @@ class OperatorApp:
         if isinstance(answer, effects.Refused):
             raise api_error(answer)
         assert isinstance(answer, effects.Started), answer
+        self._coordinator.tidy_audit(attempt)
         return answer
 
     # Stream -----------------------------------------------------------------------------------------------------------

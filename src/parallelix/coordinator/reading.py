@@ -26,7 +26,7 @@ from parallelix.engine.lifecycle import FINAL_REQUEST_STATES, RequestState
 from parallelix.engine.pool import Need
 from parallelix.engine.recorder import batch_of
 from parallelix.engine.rows import AuditRow, EpochRow, RequestRow
-from parallelix.protocol import envelope, merkle, receipts, requests, work
+from parallelix.protocol import envelope, merkle, receipts, requests, sampling, work
 from parallelix.protocol.canonical import decode
 from parallelix.protocol.encoding import from_hex, to_hex
 from parallelix.protocol.records import AuditRecord, Batch, ExecutionRecord, Record, decode_record
@@ -341,7 +341,7 @@ class Reading:
             nodes_online=len(online),
             slots=sum(node.manifest.slots for node in online),
             slots_free=sum(max(0, node.slots_free) for node in online),
-            requests_open=len(engine.requests),
+            requests_open=engine.requests_open,
             requests_waiting=len(engine.queue),
             records=engine.recorder.sequence,
             head_hash=engine.recorder.head_hash,
@@ -357,6 +357,13 @@ class Reading:
         if row is None:
             raise errors.NotFound(f"record {record_hash[:80]!r}: not in the chain", code="unknown_record")
         return decode_record(row.body)
+
+    async def epochs(self, first: int, limit: int) -> sampling.EpochList:
+        await self.journal.flushed()
+        return sampling.EpochList(
+            data=tuple(map(public_epoch, await self.readers.epochs(first=first, limit=limit))),
+            floor_percent=self.settings.sampling_floor_percent if self.settings.audits else 0,
+        )
 
     async def batch(self, number: int) -> Batch:
         await self.journal.flushed()

@@ -1,5 +1,5 @@
-"""The coordinator's own secrets, in files of mode 0600 outside the database: the key that wraps what is stored, and the
-key that signs receipts.
+"""The coordinator's own secrets, in files of mode 0600 outside the database: the key that wraps what is stored, the key
+that signs receipts, and the one that every epoch's sampling secret is made of.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ class SecretRefused(Exception):
 
 
 class CoordinatorSecrets:
-    def __init__(self, storage_key: bytes, signer: NodeKey) -> None:
-        assert len(storage_key) == KEY_BYTES, len(storage_key)
+    def __init__(self, storage_key: bytes, signer: NodeKey, sampling_key: bytes) -> None:
+        assert len(storage_key) == len(sampling_key) == KEY_BYTES, (len(storage_key), len(sampling_key))
         self.storage_key = storage_key
         self.signer = signer
+        self.sampling_key = sampling_key
         self.fingerprint_key = _derived(storage_key, b"parallelix/idempotency/v1")
         self.nonce_key = _derived(storage_key, b"parallelix/sign-in/v1")
 
@@ -35,17 +36,15 @@ class CoordinatorSecrets:
 def load_or_create(folder: Path) -> CoordinatorSecrets:
     """The secrets in `folder`, made on first use. Raises `SecretRefused` when a file is loose or damaged."""
     folder.mkdir(mode=private_files.FOLDER_MODE, parents=True, exist_ok=True)
-    storage_key = _load_or_create(folder / "storage.key")
-    return CoordinatorSecrets(storage_key, NodeKey(_load_or_create(folder / "coordinator.key")))
+    return CoordinatorSecrets(
+        storage_key=_load_or_create(folder / "storage.key"),
+        signer=NodeKey(_load_or_create(folder / "coordinator.key")),
+        sampling_key=_load_or_create(folder / "sampling.key"),
+    )
 
 
 def _derived(storage_key: bytes, purpose: bytes) -> bytes:
     return HKDF(algorithm=hashes.SHA256(), length=KEY_BYTES, salt=None, info=purpose).derive(storage_key)
-
-
-def sampling_key(folder: Path) -> bytes:
-    """The secret of the first sampling epoch, made on first use. The anchor holds its hash, so it is never replaced."""
-    return _load_or_create(folder / "sampling.key")
 
 
 def _load_or_create(path: Path) -> bytes:

@@ -10,17 +10,29 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from parallelix.coordinator import errors
-from parallelix.coordinator.feed import Delta, Ended, Feed, Outcome, Position, Progress, Restarted, StreamItem
+from parallelix.coordinator.auditing import Audit, Auditing
+from parallelix.coordinator.feed import (
+    RETRY_AFTER_SECONDS,
+    Delta,
+    Ended,
+    Feed,
+    Outcome,
+    Position,
+    Progress,
+    Restarted,
+    StreamItem,
+)
 from parallelix.coordinator.keyring import Keyring
-from parallelix.coordinator.live import LiveAttempt, LiveRequest, LiveSession
+from parallelix.coordinator.live import LiveAttempt, LivePayload, LiveRequest, LiveSession
 from parallelix.coordinator.mailbox import Mailbox
 from parallelix.coordinator.metrics import Metrics
 from parallelix.coordinator.reading import Reading
@@ -30,19 +42,20 @@ from parallelix.coordinator.spec import RequestSpec
 from parallelix.coordinator.steps import StepLog, now_ms
 from parallelix.coordinator.store.journal import Journal
 from parallelix.coordinator.store.readers import Readers
-from parallelix.coordinator.store.rows import EnvelopeRow, PayloadRow, ResultRow
+from parallelix.coordinator.store.rows import ClaimRow, EnvelopeRow, PayloadRow, ResultRow
 from parallelix.coordinator.store.statements import Delete
 from parallelix.engine import effects, events, validator
 from parallelix.engine.core import Engine, Step
-from parallelix.engine.entities import ApiKey, Request
+from parallelix.engine.entities import ApiKey, Attempt, Request
 from parallelix.engine.ledger import available
 from parallelix.engine.mirror import Part
 from parallelix.engine.rows import KeyRow, RequestRow, Row
 from parallelix.points import reached
-from parallelix.protocol import envelope, requests, work
+from parallelix.protocol import envelope, requests, sampling
 from parallelix.protocol.accounts import ClearanceView, Scope
-from parallelix.protocol.canonical import encode
-from parallelix.protocol.encoding import from_hex, to_base64url
+from parallelix.protocol.calibration import Card
+from parallelix.protocol.canonical import decode, encode
+from parallelix.protocol.encoding import from_hex
 from parallelix.protocol.messages import Cancellation, Rejection, Result, ResultDetail, Work
 from parallelix.protocol.records import Batch
 from parallelix.protocol.work import Entry, Payload
@@ -79,6 +92,7 @@ class Coordinator(Reading):
         log: LogEvent,
         clock: Callable[[], int],
         random_bytes: RandomBytes,
+        cards: Mapping[str, Card] | None = None,
     ) -> None:
         super().__init__(
             settings=settings, engine=engine, readers=readers, journal=journal, secrets=secrets, clock=clock
@@ -86,7 +100,8 @@ class Coordinator(Reading):
         self.metrics = metrics
         self.signed_after = 0
         """A node's call that was signed at this time or before is refused: an earlier process may have taken it."""
-        self.anchor_batch: Callable[[Batch], None] = _no_anchor
+        self.anchor_batch: Callable[[Batch, int], None] = _no_anchor
+        """Takes a batch, and the newest epoch that a record of it or before it was drawn in."""
         self.sign_clearance: Callable[[effects.ClearanceGranted], ClearanceView] = _no_settler
         self.rpc: Rpc | None = None
         """The chain's endpoint, for reads; None where the network is on no chain."""
@@ -103,6 +118,9 @@ class Coordinator(Reading):
         self._sessions: dict[int, LiveSession] = {}
         self._mailboxes: dict[int, Mailbox] = {}
         self._results: dict[str, _Answer] = {}
+        self.auditing = Auditing(cards=cards or {}, storage_key=secrets.storage_key, random_bytes=random_bytes)
+        self._verdicts: dict[str, asyncio.Future[None]] = {}
+        """Of requests whose followers wait for the end of the audit."""
         self._payload_bytes = 0
         self.keyring = Keyring()
         self._timer: asyncio.TimerHandle | None = None
@@ -123,17 +141,24 @@ class Coordinator(Reading):
         return answer
 
     def _carry(self, step: Step, rows: Sequence[Row] = ()) -> int:
-        """Hands a step to the journal: its rows, the envelopes of its offers, and its effects to carry out after."""
-        to_write = [*step.rows, *rows]
+        """Hands a step to the journal: its rows, what must be sealed for its effects, and the effects to carry out
+        after."""
+        to_write, to_delete = [*step.rows, *rows], list[Delete]()
         works: dict[str, Work] = {}
         for effect in step.effects:
+            row: Row | None = None
             if isinstance(effect, effects.Offer):
                 self.steps.mark(3, effect.request_id, effect.attempt_number)
-                sealed, row = self._seal_offer(effect)
+                works[effect.attempt_id], row = self._seal_offer(effect)
                 self.steps.mark(4, effect.request_id, effect.attempt_number)
-                works[effect.attempt_id] = sealed
-                if row is not None:
-                    to_write.append(row)
+            elif isinstance(effect, effects.OpenAudit):
+                row = self.auditing.open(effect)
+            elif isinstance(effect, effects.RunAgain):
+                self.auditing.run_again(effect.audit_id)
+            elif isinstance(effect, effects.AuditEnded):
+                to_delete.append(Delete(row_type=ClaimRow, key=(effect.audit_id,)))
+            if row is not None:
+                to_write.append(row)
         then: Callable[[], None] | None = None
         if step.effects:
 
@@ -142,7 +167,7 @@ class Coordinator(Reading):
                     self._carry_out(effect, works)
 
             then = carry_out
-        ticket = self.journal.append(to_write, after=then)
+        ticket = self.journal.append(to_write, to_delete, after=then)
         self._arm()
         return ticket
 
@@ -165,9 +190,15 @@ class Coordinator(Reading):
                 Rejection(attempt_id=effect.attempt_id, unit_id=effect.request_id, reason=effect.reason, at=effect.at)
             )
         elif isinstance(effect, effects.AnchorBatch):
-            self.anchor_batch(effect.batch)
+            self.anchor_batch(effect.batch, effect.epoch)
         elif isinstance(effect, effects.StandingChanged):
             self.mailbox(effect.node_id).wake()
+        elif isinstance(effect, effects.OpenAudit):
+            self.metrics.audit_opened(prepared=bool(effect.prepared_from))
+        elif isinstance(effect, effects.AuditEnded):
+            self._end_audit(effect)
+        elif isinstance(effect, effects.RunAgain | effects.PoseChallenge):
+            pass
         else:
             self.metrics.event(effect.name)
             self.log(effect.name, effect.fields)
@@ -188,14 +219,23 @@ class Coordinator(Reading):
         self.step(events.Tick())
         self._arm()
 
-    def start(self, step: Step, payloads: Sequence[PayloadRow], envelopes: Sequence[EnvelopeRow]) -> None:
-        """Takes up the open requests of a restored engine: unwraps their keys, then offers again what was offered."""
+    def start(
+        self,
+        step: Step,
+        payloads: Sequence[PayloadRow],
+        envelopes: Sequence[EnvelopeRow],
+        claims: Sequence[ClaimRow] = (),
+    ) -> None:
+        """Takes up the open requests and audits of a restored engine: unwraps their keys, then offers again what was
+        offered."""
         self.keyring.add(self.engine.keys.values())
+        self.auditing.take_up(claims)
         for row in payloads:
             request = self.engine.requests.get(row.request_id)
             if request is not None:
                 content_key, salt = self._unwrap_keys(row.wrapped_keys)
-                self._make_live(request, content_key, salt, row.sealed, row.requester_public_key)
+                payload = LivePayload.stored(request.request_id, row.sealed, content_key=content_key, salt=salt)
+                self._make_live(request, payload, row.requester_public_key)
         for row in envelopes:
             attempt = self.engine.attempt(row.attempt_id)
             if attempt is not None:
@@ -216,6 +256,9 @@ class Coordinator(Reading):
         self.stopping = True
         for live in self._requests.values():
             live.feed.stop()
+        for waiter in self._verdicts.values():
+            waiter.set_exception(_stopping())
+        self._verdicts.clear()
         for stream in self.streams:
             stream.cancel()
         if self._timer is not None:
@@ -333,60 +376,42 @@ class Coordinator(Reading):
 
     def _seal_request(self, request_id: str, spec: RequestSpec) -> PayloadRow:
         request = self.engine.requests[request_id]
-        sampling = msgspec.structs.replace(spec.payload.sampling, max_tokens=request.completion_tokens_max)
-        plaintext = encode(msgspec.structs.replace(spec.payload, sampling=sampling))
-        content_key, salt = self._random(envelope.KEY_BYTES), self._random(envelope.KEY_BYTES)
-        sealed = envelope.seal_payload(
-            plaintext, unit_id=request_id, content_key=content_key, nonce=self._random(envelope.NONCE_BYTES)
-        )
-        self._make_live(request, content_key, salt, sealed, spec.requester_public_key, work.input_hash(salt, plaintext))
+        drawing = msgspec.structs.replace(spec.payload.sampling, max_tokens=request.completion_tokens_max)
+        plaintext = encode(msgspec.structs.replace(spec.payload, sampling=drawing))
+        payload = LivePayload.seal(request_id, plaintext, self._random)
+        self._make_live(request, payload, spec.requester_public_key)
         return PayloadRow(
             request_id=request_id,
-            sealed=sealed,
-            wrapped_keys=envelope.wrap_at_rest(self.secrets.storage_key, content_key + salt),
+            sealed=payload.sealed,
+            wrapped_keys=envelope.wrap_at_rest(self.secrets.storage_key, payload.content_key + payload.salt),
             requester_public_key=spec.requester_public_key,
             created_at=request.admitted_at,
         )
 
-    def _make_live(
-        self,
-        request: Request,
-        content_key: bytes,
-        salt: bytes,
-        sealed: bytes,
-        requester_public_key: str,
-        input_hash: bytes | None = None,
-    ) -> None:
-        if input_hash is None:
-            plaintext = envelope.open_payload(sealed, unit_id=request.request_id, content_key=content_key)
-            input_hash = work.input_hash(salt, plaintext)
+    def _make_live(self, request: Request, payload: LivePayload, requester_public_key: str) -> None:
         self._requests[request.request_id] = LiveRequest(
             request=request,
-            content_key=content_key,
-            salt=salt,
-            sealed_payload=sealed,
-            payload_text=to_base64url(sealed),
-            payload_sha256=envelope.payload_digest(sealed),
-            input_hash=input_hash,
+            payload=payload,
             requester_key=envelope.load_rsa_public_key(requester_public_key) if requester_public_key else None,
         )
-        self._payload_bytes += len(sealed)
+        self._payload_bytes += len(payload.sealed)
 
     # 4 Encrypt, 5 Dispatch -------------------------------------------------------------------------------------------
 
     def _seal_offer(self, offer: effects.Offer) -> tuple[Work, EnvelopeRow | None]:
-        """Seals the unit's keys to the node. An attempt that is offered again keeps its channel secret."""
-        live, session = self._requests[offer.request_id], self.session(offer.node_id)
+        """Seals the unit's keys to the node. An attempt that is offered again keeps its channel secret; one of an audit
+        does not outlive this process, so nothing of it is stored."""
+        payload, session = self._payload_of(offer), self.session(offer.node_id)
         known = self._attempts.get(offer.attempt_id)
         secret = known.channel_secret if known is not None else self._random(envelope.KEY_BYTES)
         sealed = envelope.seal_envelope(
-            envelope.Secrets(content_key=live.content_key, request_salt=live.salt, channel_secret=secret),
+            envelope.Secrets(content_key=payload.content_key, request_salt=payload.salt, channel_secret=secret),
             header=envelope.EnvelopeHeader(
                 kid=session.envelope_key_id,
                 attempt=offer.attempt_id,
                 unit=offer.request_id,
                 node=str(offer.node_id),
-                payload_sha256=live.payload_sha256,
+                payload_sha256=payload.sha256,
             ),
             recipient=session.envelope_key,
         )
@@ -398,7 +423,7 @@ class Coordinator(Reading):
             model=offer.model,
             model_digest=offer.model_digest,
             deadline_seconds=offer.deadline_ms / 1000,
-            payload=live.payload_text,
+            payload=payload.text,
             envelope=sealed,
         )
         if known is not None:
@@ -411,12 +436,22 @@ class Coordinator(Reading):
             model_digest=offer.model_digest,
             channel_secret=secret,
         )
+        if offer.is_audit:
+            return unit, None
         return unit, EnvelopeRow(
             attempt_id=offer.attempt_id,
             request_id=offer.request_id,
             envelope=sealed,
             wrapped_secret=envelope.wrap_at_rest(self.secrets.storage_key, secret),
         )
+
+    def _payload_of(self, offer: effects.Offer) -> LivePayload:
+        if not offer.is_audit:
+            return self._requests[offer.request_id].payload
+        audit = self.auditing.find(offer.request_id)
+        assert audit is not None, f"{offer.attempt_id}: its audit was never opened"
+        audit.attempt_ids.append(offer.attempt_id)
+        return audit.sealed
 
     def mailbox(self, node_id: int) -> Mailbox:
         mailbox = self._mailboxes.get(node_id)
@@ -457,23 +492,24 @@ class Coordinator(Reading):
     # 9 Return, 10 Verify ----------------------------------------------------------------------------------------------
 
     async def take_result(self, attempt: LiveAttempt, result: Result, detail: ResultDetail) -> effects.Answer:
-        """Verifies a sealed result, records it, and stores it for its requester."""
+        """Verifies a sealed result, records it, and stores it for its requester; an auditor's is compared."""
+        audit = self.auditing.find(attempt.request_id)
+        if audit is not None:
+            return await self._take_audit_answer(audit, attempt, result, detail)
         live = self._requests.get(attempt.request_id)
         known = self.engine.attempt(attempt.attempt_id)
         if live is None or known is None:
             return await self.settle(_returned(attempt, "failed"))
         self.steps.mark(9, attempt.request_id, attempt.number)
-        session = self.session(attempt.node_id)
-        poe_key = session.poe_key.raw_value
-        assert isinstance(poe_key, RSAPublicKey)
-        verdict = validator.examine(result, detail, self._expected(live, attempt, session), poe_key)
+        verdict = self._examined(result, detail, self._expected(live, attempt), attempt)
         if isinstance(verdict, validator.Rejected):
             return await self.settle(_returned(attempt, "rejected", code=verdict.code, message=verdict.message))
         for number in (10, 11):
             self.steps.mark(number, attempt.request_id, attempt.number)
         outcome = "cancelled" if result.outcome == "cancelled" else "completed"
+        facts = self._sampled(live, attempt, known, verdict)
         step = self.engine.step(
-            msgspec.structs.replace(_returned(attempt, outcome), facts=verdict.facts), self.clock(), self._random
+            msgspec.structs.replace(_returned(attempt, outcome), facts=facts), self.clock(), self._random
         )
         rows: list[Row] = []
         if attempt.request_id not in self.engine.requests:
@@ -481,29 +517,66 @@ class Coordinator(Reading):
             self._results[attempt.request_id] = answer
             rows.append(self._result_row(live, answer))
         ticket = self._carry(step, rows)
+        self.auditing.forget_fresh(attempt.attempt_id)
         await self.journal.wait(ticket)
         return step.answer
+
+    def _sampled(
+        self, live: LiveRequest, attempt: LiveAttempt, known: Attempt, verdict: validator.Verified
+    ) -> events.ExecutionFacts:
+        """The facts with their draw. What an audit would need is got ready for every result, drawn or not."""
+        if not self.engine.settings.audits:
+            return verdict.facts
+        opened = envelope.open_payload(
+            live.payload.sealed, unit_id=live.request_id, content_key=live.payload.content_key
+        )
+        secret = sampling.epoch_secret(self.secrets.sampling_key, known.epoch)
+        return msgspec.structs.replace(
+            verdict.facts,
+            draw=sampling.draw(secret, verdict.facts.poe_commitment),
+            spot_check=self.auditing.consider(attempt.attempt_id, decode(opened, Payload), verdict),
+        )
+
+    def _examined(
+        self, result: Result, detail: ResultDetail, expected: validator.Expected, attempt: LiveAttempt
+    ) -> validator.Verified | validator.Rejected:
+        poe_key = self.session(attempt.node_id).poe_key.raw_value
+        assert isinstance(poe_key, RSAPublicKey)
+        return validator.examine(result, detail, expected, poe_key)
 
     async def take_refusal(self, attempt: LiveAttempt, result: Result) -> effects.Answer:
         """The node says that it has no result."""
         outcome = "declined" if result.outcome == "declined" else "failed"
         event = _returned(attempt, outcome, code=result.code or "node.runtime_failed", message=result.message)
-        return await self.settle(event)
+        answer = await self.settle(event)
+        self.tidy_audit(attempt)
+        return answer
 
-    def _expected(self, live: LiveRequest, attempt: LiveAttempt, session: LiveSession) -> validator.Expected:
+    def _expected(self, live: LiveRequest, attempt: LiveAttempt) -> validator.Expected:
         feed = live.feed
+        return self._expected_of(
+            attempt,
+            live.payload,
+            streamed_text=feed.text() if feed.attempt_number == attempt.number else "",
+            tokens_max=self.engine.requests[attempt.request_id].completion_tokens_max,
+        )
+
+    def _expected_of(
+        self, attempt: LiveAttempt, payload: LivePayload, *, streamed_text: str, tokens_max: int, probes: int = 0
+    ) -> validator.Expected:
         return validator.Expected(
             chain_id=self.settings.chain_id,
             unit_id=attempt.request_id,
             attempt_id=attempt.attempt_id,
             attempt_number=attempt.number,
             node_id=attempt.node_id,
-            node_public_key=session.public_key,
+            node_public_key=self.session(attempt.node_id).public_key,
             model_digest=attempt.model_digest,
-            input_hash=live.input_hash,
-            request_salt=live.salt,
-            streamed_text=feed.text() if feed.attempt_number == attempt.number else "",
-            tokens_max=self.engine.requests[attempt.request_id].completion_tokens_max,
+            input_hash=payload.input_hash,
+            request_salt=payload.salt,
+            streamed_text=streamed_text,
+            tokens_max=tokens_max,
+            probes=probes,
         )
 
     def _answer(self, live: LiveRequest, verdict: validator.Verified) -> _Answer:
@@ -524,7 +597,94 @@ class Coordinator(Reading):
 
     def _seal_at_rest(self, live: LiveRequest, data: bytes, what: str) -> bytes:
         return envelope.seal_at_rest(
-            live.content_key, data, purpose=f"{what}:{live.request_id}", nonce=self._random(envelope.NONCE_BYTES)
+            live.payload.content_key,
+            data,
+            purpose=f"{what}:{live.request_id}",
+            nonce=self._random(envelope.NONCE_BYTES),
+        )
+
+    # 11 Sample: audits ------------------------------------------------------------------------------------------------
+
+    async def _take_audit_answer(
+        self, audit: Audit, attempt: LiveAttempt, result: Result, detail: ResultDetail
+    ) -> effects.Answer:
+        """An auditor's answer is verified like any result, then compared with the claim."""
+        if self.engine.attempt(attempt.attempt_id) is None:
+            return await self.settle(_returned(attempt, "failed"))
+        probes = len(audit.probes.positions) if audit.probes is not None else 0
+        expected = self._expected_of(
+            attempt, audit.sealed, streamed_text="", tokens_max=audit.tokens_max, probes=probes
+        )
+        verdict = self._examined(result, detail, expected, attempt)
+        if isinstance(verdict, validator.Rejected):
+            event = _returned(attempt, "rejected", code=verdict.code, message=verdict.message)
+            answer, ticket = self.step(event)
+        else:
+            answer, ticket = self._compare(audit, attempt, verdict)
+        await self.journal.wait(ticket)
+        self.tidy_audit(attempt)
+        return answer
+
+    def _compare(self, audit: Audit, attempt: LiveAttempt, verdict: validator.Verified) -> tuple[effects.Answer, int]:
+        begun = perf_counter()
+        judged = self.auditing.judge(audit, verdict)
+        self.metrics.compare_seconds.observe(perf_counter() - begun)
+        known = self.engine.attempt(attempt.attempt_id)
+        if known is not None and known.started_at:
+            self.metrics.audit_seconds.observe((self.clock() - known.started_at) / 1000)
+        event = events.AuditAnswered(
+            attempt_id=attempt.attempt_id, node_id=attempt.node_id, finding=judged.finding, third=judged.third
+        )
+        # Before the step, which may open a prepared audit that is judged by this answer. Where the engine does not
+        # believe the auditor after all, the audit stays where it is.
+        noted = self.auditing.note(audit, verdict, judged.finding)
+        stage = self.engine.audits[audit.audit_id].stage
+        answer, ticket = self.step(event)
+        after = self.engine.audits.get(audit.audit_id)
+        if after is not None and after.stage == stage:
+            noted.undo(audit)
+        return answer, ticket
+
+    def tidy_audit(self, attempt: LiveAttempt) -> None:
+        """An audit's attempt makes no progress that is told, so its work is taken from the inbox here, once it is taken
+        up or over."""
+        if self.auditing.find(attempt.request_id) is None:
+            return
+        if self.engine.attempt(attempt.attempt_id) is None:
+            self._forget_attempt(attempt.attempt_id)
+        else:
+            self.mailbox(attempt.node_id).drop_work(attempt.attempt_id)
+
+    def _end_audit(self, ended: effects.AuditEnded) -> None:
+        self.metrics.audit_verdicts.labels(ended.verdict).inc()
+        audit = self.auditing.forget(ended.audit_id)
+        for attempt_id in audit.attempt_ids if audit is not None else ():
+            self._forget_attempt(attempt_id)
+        waiter = self._verdicts.pop(ended.request_id, None)
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    async def verdict(self, key: ApiKey, request_id: str) -> requests.AuditEvent | None:
+        """What came of the audit of a completed request, as soon as it is known; None where it was not drawn.
+
+        Raises `Unavailable` when the coordinator stops first.
+        """
+        if self.auditing.is_open(request_id):
+            if self.stopping:
+                raise _stopping()
+            waiter = self._verdicts.get(request_id)
+            if waiter is None:
+                waiter = self._verdicts[request_id] = asyncio.get_running_loop().create_future()
+            await asyncio.shield(waiter)
+        view = await self.view(key, request_id, with_result=False)
+        if view.audit in ("off", "not_drawn", "pending"):
+            return None
+        return requests.AuditEvent(
+            id=request_id,
+            verdict=view.audit,
+            reason=view.audit_reason,
+            refunded_wei=view.refunded_wei,
+            charge_wei=view.charge_wei,
         )
 
     # 13 Return result -------------------------------------------------------------------------------------------------
@@ -557,17 +717,27 @@ class Coordinator(Reading):
         if answer is not None:
             # The commit that holds the record has just come back.
             self.steps.mark(12, live.request_id, progress.attempt_number)
-        outcome = _outcome(live, answer)
+        outcome = _outcome(live, answer, self._audit_told(live.request))
         for attempt in live.request.attempts:
             self._forget_attempt(attempt.attempt_id)
         if answer is not None and live.streams:
             _complete(live.feed, answer.verdict)
         live.feed.end(outcome)
         self.steps.mark(13, live.request_id, progress.attempt_number)
-        self._payload_bytes -= len(live.sealed_payload)
+        self._payload_bytes -= len(live.payload.sealed)
         del self._requests[live.request_id]
         self._drop_grace(live.request_id)
         self.metrics.finished(progress.state, outcome.usage)
+
+    def _audit_told(self, request: Request) -> requests.AuditState:
+        """As it stands when the request ends: whoever asks again later is told what came of it."""
+        if request.record_sequence < 0 or not self.settings.audits:
+            return "off"
+        audit = self.engine.audit_of(request.request_id)
+        if audit is None:
+            return "not_drawn"
+        told: Any = audit.verdict or "pending"
+        return told
 
     async def outcome(self, key: ApiKey, request_id: str) -> Outcome:
         """Waits for the end of a request. Raises `NotFound` for one that is not this account's."""
@@ -643,7 +813,9 @@ class Coordinator(Reading):
     def measure(self) -> None:
         """Brings the gauges of `/metrics` up to date."""
         online = [node for node in self.engine.pool.nodes.values() if node.online]
-        self.metrics.open_requests.set(len(self.engine.requests))
+        self.metrics.open_requests.set(self.engine.requests_open)
+        self.metrics.open_audits.set(len(self.auditing))
+        self.metrics.epoch.set(self.engine.epoch)
         self.metrics.waiting_requests.set(len(self.engine.queue))
         self.metrics.nodes_online.set(len(online))
         self.metrics.slots_free.set(sum(max(0, node.slots_free) for node in online))
@@ -738,7 +910,7 @@ class _Answer(msgspec.Struct, frozen=True, kw_only=True):
     sealed_result: str | None = None
 
 
-def _outcome(live: LiveRequest, answer: _Answer | None) -> Outcome:
+def _outcome(live: LiveRequest, answer: _Answer | None, audit: requests.AuditState) -> Outcome:
     request = live.request
     state: Any = request.state.value
     shown = answer.verdict if answer is not None and live.streams else None
@@ -752,6 +924,7 @@ def _outcome(live: LiveRequest, answer: _Answer | None) -> Outcome:
         usage=request.usage if request.record_sequence >= 0 else None,
         charge_wei=request.charge_wei,
         record_hash=request.record_hash or None,
+        audit=audit,
     )
 
 
@@ -771,5 +944,13 @@ def _no_settler(granted: effects.ClearanceGranted) -> ClearanceView:
     raise AssertionError(f"a clearance for {granted.account} was granted, but nobody signs any")
 
 
-def _no_anchor(batch: Batch) -> None:
+def _stopping() -> errors.Unavailable:
+    return errors.Unavailable(
+        "the coordinator is stopping; follow the request again",
+        code="stopping",
+        retry_after_seconds=RETRY_AFTER_SECONDS,
+    )
+
+
+def _no_anchor(batch: Batch, epoch: int) -> None:
     raise AssertionError(f"batch {batch.number} closed before an anchor was set")

@@ -59,6 +59,18 @@ class CoordinatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
     open_payload_bytes_max: Annotated[int, Meta(ge=2**20, le=2**40)] = 512 * 1024 * 1024
     """Sealed payloads of open requests are kept in memory, so that handing one out needs no read."""
 
+    audits: bool = False
+    """Whether results are drawn and run again in part by another node (docs/audits.md)."""
+    sampling_floor_percent: Annotated[int, Meta(ge=1, le=100)] = 10
+    """How many of a long-trusted node's results are drawn at least: 100, 50, 20, or 10 and whatever is below."""
+    prepared_percent: Annotated[int, Meta(ge=0, le=100)] = 5
+    """Of the audits that agreed, how many are put to one more auditor as one whose answer is known."""
+    epoch_seconds: Annotated[float, Meta(ge=1, le=30 * DAY_SECONDS)] = float(DAY_SECONDS)
+    """How long one sampling secret is drawn with at least; then it is shown, and anybody can recompute its draws."""
+    audit_queue_seconds: Annotated[float, Meta(ge=0.1, le=3600)] = 600.0
+    """How long an audit waits for a second node, or a third."""
+    audit_deadline_seconds: Annotated[float, Meta(ge=0.1, le=3600)] = 60.0
+
     deployment_file: str = ""
     """Of `parallelix chain deploy`. With it the coordinator is on that chain: nodes, deposits, batches and rewards come
     from the contracts, and `chain_id` from the file."""
@@ -138,6 +150,11 @@ class CoordinatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
             restart_grace_ms=_ms(self.restart_grace_seconds),
             batch_ms=_ms(self.batch_seconds),
             batch_records_max=self.batch_records_max,
+            audits=self.audits,
+            sampling_floor_percent=self.sampling_floor_percent,
+            prepared_percent=self.prepared_percent,
+            audit_queue_ms=_ms(self.audit_queue_seconds),
+            audit_deadline_ms=_ms(self.audit_deadline_seconds),
             clearance_ms=_ms(self.clearance_seconds),
             chain_stale_ms=_ms(self.chain_stale_seconds),
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from parallelix.engine import effects, events
-from parallelix.engine.catalogue import Price
+from parallelix.engine.admission import FREE
 from parallelix.engine.effects import Answer
 from parallelix.engine.entities import Attempt, Audit, Request
 from parallelix.engine.lifecycle import RequestState
@@ -21,7 +21,6 @@ from parallelix.protocol import ids, sampling
 from parallelix.protocol.records import AuditRecord
 from parallelix.protocol.spot_check import PROBES_DEFAULT
 
-_FREE = Price(prompt_wei=0, completion_wei=0)
 _POSITIONS = PROBES_DEFAULT + 1
 _PERCENT_BYTES = 4
 
@@ -45,25 +44,25 @@ class Auditing(Settling):
     def epochs_revealable(self) -> tuple[int, ...]:
         """Past epochs that no draw can be made in any more, whose secrets are not public; in their order."""
         oldest = self.oldest_open_epoch()
-        return tuple(sorted(epoch for epoch in self._epochs if epoch < oldest and not self._epochs[epoch].secret))
+        return tuple(sorted(epoch for epoch in self.epochs if epoch < oldest and not self.epochs[epoch].secret))
 
     def _epoch_began(self, event: events.EpochBegan) -> Answer:
         assert event.epoch >= self.epoch, f"epoch {event.epoch} began after {self.epoch}"
-        if event.epoch not in self._epochs:
+        if event.epoch not in self.epochs:
             self.epoch = event.epoch
             row = EpochRow(epoch=event.epoch, commitment=event.commitment, secret="", began_at=self._now, revealed_at=0)
-            self._epochs[event.epoch] = row
+            self.epochs[event.epoch] = row
             self._rows.append(row)
             self._log("audit.epoch_began", epoch=event.epoch)
         return None
 
     def _epoch_revealed(self, event: events.EpochRevealed) -> Answer:
-        row = self._epochs.get(event.epoch)
+        row = self.epochs.get(event.epoch)
         if row is None:
             return None
         assert event.epoch in self.epochs_revealable(), f"epoch {event.epoch} is revealed while draws may be made in it"
         self._rows.append(msgspec.structs.replace(row, secret=event.secret, revealed_at=self._now))
-        del self._epochs[event.epoch]
+        del self.epochs[event.epoch]
         self._log("audit.epoch_revealed", epoch=event.epoch)
         return None
 
@@ -71,7 +70,7 @@ class Auditing(Settling):
 
     def _rate_percent(self, attempt: Attempt) -> int:
         """0 where nothing may be drawn: audits are off, or nobody is bound to a secret yet."""
-        if not self.settings.audits or attempt.epoch not in self._epochs:
+        if not self.settings.audits or attempt.epoch not in self.epochs:
             return 0
         return self.trust.rate_percent(attempt.node_id)
 
@@ -129,7 +128,7 @@ class Auditing(Settling):
             model=request.model,
             priority="standard",
             need=need,
-            price=_FREE,
+            price=FREE,
             queue_ms=self.settings.audit_queue_ms,
             admitted_at=self._now,
             prompt_tokens_max=request.prompt_tokens_max,

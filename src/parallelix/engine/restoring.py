@@ -10,6 +10,7 @@ import msgspec
 from parallelix.engine import effects
 from parallelix.engine.admission import BYTES_PER_TOKEN_GUESS
 from parallelix.engine.catalogue import ModelEntry, Price, Priority
+from parallelix.engine.challenges import ACCOUNT
 from parallelix.engine.deadlines import Deadlines
 from parallelix.engine.entities import ApiKey, Attempt, Request
 from parallelix.engine.ledger import Ledger
@@ -39,8 +40,8 @@ class Restoring(Deadlines):
         self.keys = {row.key_id: ApiKey.of(row) for row in snapshot.keys}
         self.uptime.restore(snapshot.uptime)
         self.trust.restore(snapshot.trust)
-        self._epochs = {row.epoch: row for row in snapshot.epochs}
-        self.epoch = max(self._epochs, default=0)
+        self.epochs = {row.epoch: row for row in snapshot.epochs}
+        self.epoch = max(self.epochs, default=0)
         self._timers.set(now + MINUTE_MS, "uptime", None)
         self._restore_records(snapshot)
         self._restore_liveness(snapshot)
@@ -112,6 +113,7 @@ class Restoring(Deadlines):
                 online=row.node_id in online,
                 removed_until=row.removed_until,
             )
+            self._expect_proof(node, restored=True)
             self.pool.put(node)
             if node.online:
                 self._timers.set(self._now + self.settings.offline_ms, "offline", node.node_id)
@@ -243,4 +245,5 @@ class Restoring(Deadlines):
             charge_wei=int(row.charge_wei),
             usage=Usage(prompt_tokens=row.prompt_tokens, completion_tokens=row.completion_tokens),
             record_sequence=row.record_sequence,
+            only_node=attempts[-1].node_id if row.account == ACCOUNT and attempts else None,
         )

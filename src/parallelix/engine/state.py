@@ -1,8 +1,8 @@
 """Everything that an engine remembers, what may be asked of it, and the few verbs that all its parts use.
 
-The engine is one object in layers, a file each: `state`, `deposits`, `admission`, `settling`, `auditing`,
-`dispatching`, `steps`, `nodes`, `onchain`, `deadlines`, `restoring`, `core`. A layer calls what lies below it and never
-what lies above, so each can be read knowing only those before it.
+The engine is one object in layers, a file each: `state`, `deposits`, `admission`, `challenges`, `settling`,
+`auditing`, `dispatching`, `steps`, `nodes`, `onchain`, `deadlines`, `restoring`, `core`. A layer calls what lies below
+it and never what lies above, so each can be read knowing only those before it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import msgspec
 from parallelix.engine import effects
 from parallelix.engine.catalogue import Catalogue
 from parallelix.engine.effects import Answer, Effect, Refused
-from parallelix.engine.entities import ApiKey, Attempt, Audit, Request
+from parallelix.engine.entities import ApiKey, Asking, Attempt, Audit, Request
 from parallelix.engine.ledger import Ledger
 from parallelix.engine.liveness import Liveness
 from parallelix.engine.mirror import Mirror, Part
@@ -78,8 +78,9 @@ class State:
         self._uncharged: dict[int, Request] = {}
         self._audit_of_request: dict[str, str] = {}
         self._audits_ended: OrderedDict[str, AuditRow] = OrderedDict()
-        self._epochs: dict[int, EpochRow] = {}
+        self.epochs: dict[int, EpochRow] = {}
         self._nodes_of_owner: dict[str, set[int]] = {}
+        self._asking: dict[int, Asking] = {}
         self._closed_at: dict[int, int] = {}
         self._idempotent: OrderedDict[tuple[str, str], tuple[str, str, int]] = OrderedDict()
         self._answers: OrderedDict[str, tuple[int, effects.ResultTaken]] = OrderedDict()
@@ -88,9 +89,14 @@ class State:
         self._span_halt: tuple[Part, str] | None = None
         self._service_ms: dict[str, float] = {}
         self._models_of_digest: dict[str, list[str]] = {}
+        self._floors: dict[tuple[str, int], float] = {}
+        """Tokens per second, by weights and tier."""
         for model in catalogue.models:
             for digest in model.digests:
                 self._models_of_digest.setdefault(digest, []).append(model.name)
+                for tier, floor in model.speed_floors.items():
+                    place = digest, int(tier)
+                    self._floors[place] = max(floor, self._floors.get(place, 0.0))
         self._timers = Timers(self._purposeful, sweep_min=settings.timers_sweep_min)
         self._now = 0
         self._random: RandomBytes = _no_random
@@ -212,6 +218,9 @@ class State:
                 return subject in self.audits
             case "acknowledge" | "deadline" | "cancel":
                 return subject in self._attempts
+            case "challenge":
+                node_id, planned_at = subject
+                return node_id in self._asking and self._asking[node_id].next_at == planned_at
             case _:
                 return True
 

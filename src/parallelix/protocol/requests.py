@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from parallelix.protocol.messages import LongText, ShortText
+from parallelix.protocol.records import Verdict
 from parallelix.protocol.work import Usage
 
 MESSAGES_MAX = 4096
@@ -169,7 +170,8 @@ class RestartedEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EndEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """`completed`, `failed`, `expired` or `cancelled`: the last event. `receipt` is a path, there once recorded."""
+    """`completed`, `failed`, `expired` or `cancelled`: the last event, but for `audit` where that is pending. `receipt`
+    is a path, there once recorded."""
 
     id: str
     state: Literal["completed", "failed", "expired", "cancelled"]
@@ -181,6 +183,17 @@ class EndEvent(msgspec.Struct, frozen=True, kw_only=True):
     record_hash: str | None
     receipt: str | None
     audit: AuditState = "off"
+
+
+class AuditEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """`audit`: what came of the audit of this request's execution, minutes after its end. `charge_wei` is what is left
+    to pay, `refunded_wei` what was given back because the result was overturned."""
+
+    id: str
+    verdict: Verdict
+    reason: str
+    refunded_wei: str
+    charge_wei: str
 
 
 class Quote(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,10 +15,10 @@ from parallelix.coordinator.http.accounts import AccountCalls
 from parallelix.coordinator.http.call import Call
 from parallelix.coordinator.http.limits import IDEMPOTENCY_KEY_CHARACTERS_MAX
 from parallelix.coordinator.http.openai import OpenAI
-from parallelix.coordinator.http.public import RECORD_NUMBER_MAX, RECORDS_PAGE_MAX, Health, Public
+from parallelix.coordinator.http.public import EPOCHS_PAGE_MAX, RECORD_NUMBER_MAX, RECORDS_PAGE_MAX, Health, Public
 from parallelix.coordinator.http.requester import Requester
 from parallelix.coordinator.service import Coordinator
-from parallelix.protocol import accounts, receipts, records, requests
+from parallelix.protocol import accounts, receipts, records, requests, sampling
 
 Tag: TypeAlias = Literal["requests", "openai", "account", "public"]
 Errors: TypeAlias = tuple[type[ApiError], ...]
@@ -88,6 +88,12 @@ LIST_PARAMETERS = (
     Parameter(name="cursor", place="query", schema={"type": "string", "minLength": 1, "maxLength": 200},
               description="next_cursor of the page before."),
 )  # fmt: skip
+EPOCHS_PARAMETERS = (
+    Parameter(name="first", place="query", schema={"type": "integer", "minimum": 0, "maximum": RECORD_NUMBER_MAX},
+              description="The first epoch to answer."),
+    Parameter(name="limit", place="query", schema={"type": "integer", "minimum": 1, "maximum": EPOCHS_PAGE_MAX},
+              description="How many to answer at most."),
+)  # fmt: skip
 RECORDS_PARAMETERS = (
     Parameter(name="first", place="query", schema={"type": "integer", "minimum": 0, "maximum": RECORD_NUMBER_MAX},
               description="The number of the first record to answer."),
@@ -97,7 +103,8 @@ RECORDS_PARAMETERS = (
 
 ID_TAKERS = ("get_requests_id", "delete_requests_id", "post_requests_id_cancel", "get_requests_id_events",
              "get_requests_id_receipt")  # fmt: skip
-NATIVE_EVENTS = (requests.DeltaEvent, requests.EndEvent, requests.ProgressEvent, requests.RestartedEvent)
+NATIVE_EVENTS = (requests.AuditEvent, requests.DeltaEvent, requests.EndEvent, requests.ProgressEvent,
+                 requests.RestartedEvent)  # fmt: skip
 CHAT_EVENTS = (openai_answers.ChatCompletionChunk, openai_answers.ErrorAnswer)
 COMPLETION_EVENTS = (openai_answers.Completion, openai_answers.ErrorAnswer)
 
@@ -197,6 +204,9 @@ def _public(on: Public) -> tuple[Endpoint, ...]:
         Endpoint(method="GET", path="/v1/records/{hash}", run=on.record, summary="One record of the chain",
                  tag="public", answer=records.ExecutionRecord, other_answer=records.AuditRecord,
                  errors=(*ANY, errors.NotFound), needs_key=False),
+        Endpoint(method="GET", path="/v1/epochs", run=on.epochs, tag="public",
+                 summary="Epochs of sampling: what was committed to, and what is revealed", answer=sampling.EpochList,
+                 errors=ANY, parameters=EPOCHS_PARAMETERS, needs_key=False),
         Endpoint(method="GET", path="/v1/batches/{number}", run=on.batch, summary="One batch of records",
                  tag="public", answer=records.Batch, errors=(*ANY, errors.NotFound), needs_key=False),
         Endpoint(method="GET", path="/v1/network", run=on.network, summary="Totals of the network", tag="public",

@@ -18,6 +18,8 @@ from parallelix.protocol.encoding import is_hash
 RECORDS_PAGE = 100
 RECORDS_PAGE_MAX = 500
 """Half a MiB, which a client reads in one go."""
+EPOCHS_PAGE = EPOCHS_PAGE_MAX = 1000
+"""Near three years of days."""
 RECORD_NUMBER_MAX = 10**15 - 1
 """At a thousand a second it takes 31,000 years."""
 _NUMBER = re.compile(r"[0-9]{1,15}")
@@ -46,6 +48,13 @@ class Public:
         await self._coordinator.journal.flushed()
         rows = await self._coordinator.readers.records_range(first, first + limit - 1)
         await call.answer(200, b'{"data":[' + b",".join(row.body for row in rows) + b"]}")
+
+    async def epochs(self, call: Call) -> None:
+        """In their order, from `first` on."""
+        given = call.query("first", "limit")
+        first = _number(given, "first", otherwise=0, least=0, most=RECORD_NUMBER_MAX)
+        limit = _number(given, "limit", otherwise=EPOCHS_PAGE, least=1, most=EPOCHS_PAGE_MAX)
+        await call.answer_struct(200, await self._coordinator.epochs(first, limit))
 
     async def batch(self, call: Call) -> None:
         given = call.parameters["number"]

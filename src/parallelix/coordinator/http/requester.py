@@ -107,6 +107,9 @@ class Requester:
                     async for item in items:
                         last = _position_after(item, last)
                         await call.write(_event(item, last))
+                verdict = await self._coordinator.verdict(key, request_id)
+                if verdict is not None:
+                    await call.write(sse.event("audit", verdict))
         except Disconnected:
             if not detached:
                 await self._coordinator.client_left(request_id)

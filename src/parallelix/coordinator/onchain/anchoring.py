@@ -1,4 +1,4 @@
-"""Anchors closed batches in their order, after the commitment to the first sampling secret.
+"""Anchors closed batches in their order, each once the contract knows what it must of the epochs of sampling.
 
 What is sent is decided by looking at the contract: a batch that it holds is done, whoever sent it. That a batch is
 confirmed the engine hears from the contract's events and from nothing here.
@@ -7,13 +7,11 @@ confirmed the engine hears from the contract's events and from nothing here.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from collections.abc import Awaitable, Callable
 from typing import Literal, TypeAlias
 
 from parallelix.chain.bindings.execution_anchor import ExecutionAnchorCalls, ExecutionAnchorViews
-from parallelix.chain.errors import ChainError
 from parallelix.chain.rpc import Rpc
+from parallelix.coordinator.onchain.insisting import Insisting
 from parallelix.coordinator.onchain.outbox import IntentRefused, Outbox
 from parallelix.coordinator.service import Coordinator
 from parallelix.engine import events
@@ -21,81 +19,42 @@ from parallelix.points import reached
 from parallelix.protocol.encoding import from_hex, to_hex
 from parallelix.protocol.records import Batch
 
-EPOCH = 0
-"""Nothing is sampled yet, so the first epoch does not end."""
 HASH_BYTES = 32
-RETRY_SECONDS = 10.0
-"""After an endpoint or a contract said no: a block of Ethereum, nearly."""
+EPOCHS_UNREVEALED_MAX = 2
+"""The contract takes a batch of an epoch once those before the one before it are revealed."""
 
 Standing: TypeAlias = Literal["next", "held", "foreign", "early"]
 
 
-class Anchoring:
+class Anchoring(Insisting):
     """Its `put` takes each closed batch, at a restart those that are not confirmed yet, all in order."""
 
-    def __init__(
-        self, coordinator: Coordinator, outbox: Outbox, rpc: Rpc, *, address: str, sampling_key: bytes
-    ) -> None:
+    def __init__(self, coordinator: Coordinator, outbox: Outbox, rpc: Rpc, *, address: str) -> None:
+        super().__init__(coordinator, failing="anchor.failed")
         self._coordinator = coordinator
         self._outbox = outbox
         self._rpc = rpc
         self._calls = ExecutionAnchorCalls(address)
         self._address = address
-        self._sampling_key = sampling_key
         # As many as the engine leaves unconfirmed, which it bounds by their records.
-        self._batches: asyncio.Queue[Batch] = asyncio.Queue()
-        self._told = ""
+        self._batches: asyncio.Queue[tuple[Batch, int]] = asyncio.Queue()
 
-    def put(self, batch: Batch) -> None:
-        self._batches.put_nowait(batch)
+    def put(self, batch: Batch, epoch: int) -> None:
+        self._batches.put_nowait((batch, epoch))
 
     async def run(self) -> None:
         await self._outbox.finish_left("validator")
-        await self._until(self._commit_sampling)
         while True:
-            batch = await self._batches.get()
-            await self._until(lambda batch=batch: self._anchor(batch))
+            batch, epoch = await self._batches.get()
+            await self.until(lambda batch=batch, epoch=epoch: self._anchor(batch, epoch))
 
-    async def _until(self, step: Callable[[], Awaitable[bool]]) -> None:
-        """Repeats a step until it is done. Whatever stands against it is said once."""
-        while True:
-            try:
-                if await step():
-                    self._told = ""
-                    return
-            except ChainError as error:
-                self._tell("anchor.failed", error=error.message)
-            await asyncio.sleep(self._pause_seconds)
-
-    @property
-    def _pause_seconds(self) -> float:
-        return min(RETRY_SECONDS, self._coordinator.settings.chain_poll_seconds)
-
-    async def _commit_sampling(self) -> bool:
-        """Whether the first sampling secret is committed to; else does it."""
-        views = self._views()
-        if await views.committed_epochs() > EPOCH:
-            if await views.commitment_of(EPOCH) != self._commitment:
-                self._tell(
-                    "sampling.foreign",
-                    error=f"epoch {EPOCH} is committed to another secret than the one in sampling.key; anchoring goes"
-                    " on, but that one can never be revealed: restore the file from a backup",
-                )
-            return True
-        call = self._calls.commit_sampling(EPOCH, self._commitment)
-        try:
-            await self._outbox.submit(f"sampling:{EPOCH}", "validator", call)
-        except IntentRefused as error:
-            self._tell("anchor.refused", error=error.message)
-        return False
-
-    async def _anchor(self, batch: Batch) -> bool:
+    async def _anchor(self, batch: Batch, epoch: int) -> bool:
         """Whether the contract has the batch; else does one thing about it."""
         engine = self._coordinator.engine
         if batch.number not in engine.recorder.unconfirmed:
             return True
         if reason := engine.mirror.halted("anchor"):
-            self._tell("anchor.halted", error=reason)
+            self.tell("anchor.halted", error=reason)
             return False
         standing = await self._standing(batch)
         if standing == "held":
@@ -103,14 +62,26 @@ class Anchoring:
         if standing == "foreign":
             await self._halt_if_final(batch)
         elif standing == "early":
-            self._tell("anchor.failed", error=f"batch {batch.number}: the contract has no batch {batch.number - 1} yet")
+            self.tell("anchor.failed", error=f"batch {batch.number}: the contract has no batch {batch.number - 1} yet")
+        elif lacking := await self._lacking(epoch):
+            self.tell("anchor.waits", error=f"batch {batch.number}: {lacking}")
         else:
             reached("anchor.begun")
-            await self._send(batch)
+            await self._send(batch, epoch)
             reached("anchor.final")
         return False
 
-    async def _send(self, batch: Batch) -> None:
+    async def _lacking(self, epoch: int) -> str:
+        """What the contract must be told of the epochs before it takes a batch of this one; `Sampling` does so."""
+        views = self._views()
+        committed, revealed = await views.committed_epochs(), await views.revealed_epochs()
+        if epoch >= committed:
+            return f"epoch {epoch} is not committed to yet; {committed} are"
+        if epoch - EPOCHS_UNREVEALED_MAX >= revealed:
+            return f"epoch {epoch - EPOCHS_UNREVEALED_MAX} is not revealed yet; {revealed} are"
+        return ""
+
+    async def _send(self, batch: Batch, epoch: int) -> None:
         call = self._calls.anchor_batch(
             _bytes(batch.previous_hash),
             _bytes(batch.head_hash),
@@ -118,13 +89,13 @@ class Anchoring:
             batch.last,
             _bytes(batch.merkle_root),
             batch.count,
-            EPOCH,
+            epoch,
         )
         try:
             await self._outbox.submit(f"anchor:{batch.number}", "validator", call)
         except IntentRefused as error:
             # The next look at the contract tells what it means.
-            self._tell("anchor.refused", error=error.message)
+            self.tell("anchor.refused", error=error.message)
 
     async def _standing(self, batch: Batch, *, block: int | None = None) -> Standing:
         """What the contract has in the batch's place. "early": it lacks an earlier one, as a lagging endpoint does."""
@@ -151,15 +122,6 @@ class Anchoring:
 
     def _views(self, block: int | None = None) -> ExecutionAnchorViews:
         return ExecutionAnchorViews(self._rpc, self._address, block=block)
-
-    @property
-    def _commitment(self) -> bytes:
-        return hashlib.sha256(self._sampling_key).digest()
-
-    def _tell(self, name: str, *, error: str) -> None:
-        if self._told != error:
-            self._told = error
-            self._coordinator.log(name, {"error": error})
 
 
 def _bytes(text: str) -> bytes:

@@ -1,7 +1,8 @@
-"""What a coordinator on a chain has beside one that is not: endpoints, keys, and four tasks.
+"""What a coordinator on a chain has beside one that is not: endpoints, keys, and five tasks.
 
 follower     what the contracts say ──► engine
 anchoring    closed batches         ──► ExecutionAnchor
+sampling     epochs of sampling     ──► ExecutionAnchor
 settling     spending               ──► CreditVault
 reporting    who is online          ──► OperatorStakeRewardsV2
 """
@@ -34,7 +35,6 @@ from parallelix.chain.errors import (
 from parallelix.chain.rpc import Rpc, connected
 from parallelix.chain.wallet import key_from
 from parallelix.chain.watcher import Position, Watcher
-from parallelix.coordinator import secrets
 from parallelix.coordinator.logging import LogEvent
 from parallelix.coordinator.onchain.anchoring import Anchoring
 from parallelix.coordinator.onchain.clearing import Clearing
@@ -42,6 +42,7 @@ from parallelix.coordinator.onchain.follower import Follower
 from parallelix.coordinator.onchain.intents import Role
 from parallelix.coordinator.onchain.outbox import GWEI, Outbox, Pace
 from parallelix.coordinator.onchain.reporting import Reporting
+from parallelix.coordinator.onchain.sampling import Sampling
 from parallelix.coordinator.onchain.settling import Settling
 from parallelix.coordinator.ports import ChainNotUsable
 from parallelix.coordinator.service import Coordinator
@@ -86,7 +87,6 @@ class ChainSide:
     rpc: Rpc
     check_rpc: Rpc | None
     accounts: Mapping[Role, LocalAccount]
-    sampling_key: bytes
 
     @property
     def engine_settings(self) -> EngineSettings:
@@ -102,7 +102,7 @@ class ChainSide:
         """Ties the coordinator to the contracts, and gives the tasks to run beside it."""
         outbox = self._outbox(coordinator)
         anchor = self.deployment.address(ANCHOR)
-        anchoring = Anchoring(coordinator, outbox, self.rpc, address=anchor, sampling_key=self.sampling_key)
+        anchoring = Anchoring(coordinator, outbox, self.rpc, address=anchor)
         clearing = Clearing(
             self.accounts["settler"], vault=self.deployment.address(VAULT), chain_id=self.deployment.chain_id
         )
@@ -114,6 +114,7 @@ class ChainSide:
         return [
             lambda: self._follow(coordinator),
             anchoring.run,
+            Sampling(coordinator, outbox, self.rpc, address=anchor).run,
             Settling(
                 coordinator,
                 outbox,
@@ -173,7 +174,6 @@ async def opened(settings: CoordinatorSettings, *, log: LogEvent) -> AsyncGenera
     try:
         deployment = _deployment(settings.deployment_file)
         accounts: dict[Role, LocalAccount] = {role: key_from(settings.key_path(role), {}) for role in ROLES}
-        sampling_key = secrets.sampling_key(settings.folder)
         if not settings.rpc_url:
             raise ChainNotUsable(
                 f"no endpoint of chain {deployment.chain_id}: give --rpc URL, set {RPC_VARIABLE}, or rpc_url in"
@@ -190,7 +190,6 @@ async def opened(settings: CoordinatorSettings, *, log: LogEvent) -> AsyncGenera
                 rpc=rpc,
                 check_rpc=check_rpc,
                 accounts=accounts,
-                sampling_key=sampling_key,
             )
     except (BadArgument, DeploymentRefused, KeyRefused, WrongChain) as error:
         raise ChainNotUsable(error.message) from error
