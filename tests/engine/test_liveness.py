@@ -451,6 +451,7 @@ def reported(world: World) -> tuple[LivenessChange, ...]:
 
 def reject(world: World) -> None:
     request_id = world.ask(queue_ms=0, account=GRANTED)
+    world.acknowledge(world.attempt_of(request_id))
     world.advance(15 * SECOND - world.now % (10 * SECOND))
     world.heartbeat(1)
     world.returned(world.attempt_of(request_id), "rejected", code="poe_mismatch", message="not its hash")

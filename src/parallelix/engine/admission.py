@@ -18,6 +18,9 @@ BYTES_PER_TOKEN_GUESS = 4
 """For fitting a prompt into a context only; holds count every byte as a token."""
 
 
+FREE = Price(prompt_wei=0, completion_wei=0)
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What a request needs of a node, what it is priced at, and the worst case that is held for it."""
 
@@ -53,7 +56,6 @@ class Admission(Deposits):
         return effects.Admitted(request_id=request_id, hold_wei=request.hold_wei if request else 0, created=False)
 
     def _limit_refusal(self, event: events.Admit, key: ApiKey | None) -> Refused | None:
-        settings = self.settings
         if key is None or not key.usable(self._now):
             return Refused(code="invalid_api_key", message="the API key is unknown, expired or revoked; make a new one")
         wait_seconds = key.take_token(self._now)
@@ -69,15 +71,19 @@ class Admission(Deposits):
                 message=f"key {key.key_id}: {key.open_requests} requests are open, at most {key.concurrency}; wait",
                 retry_after_seconds=1.0,
             )
+        return self._room_refusal(event.account)
+
+    def _room_refusal(self, account: str) -> Refused | None:
+        settings = self.settings
         if self.requests_open >= settings.open_requests_max:
             return overloaded(f"{self.requests_open} requests are open, at most {settings.open_requests_max}")
         if len(self._unsettled) >= settings.unsettled_max:
             return overloaded(
                 f"{len(self._unsettled)} records wait for their batch to be confirmed, at most {settings.unsettled_max}"
             )
-        if self.open_of_account.get(event.account, 0) >= settings.open_requests_per_account_max:
+        if self.open_of_account.get(account, 0) >= settings.open_requests_per_account_max:
             return overloaded(
-                f"account {event.account} has {settings.open_requests_per_account_max} open requests, the most allowed"
+                f"account {account} has {settings.open_requests_per_account_max} open requests, the most allowed"
             )
         return None
 
@@ -107,7 +113,10 @@ class Admission(Deposits):
             )
         deadline_ms = event.deadline_ms or self.settings.deadline_ms_default
         prompt_tokens = event.prompt_bytes + model.template_tokens * event.message_count
-        price = price_of(self.catalogue, model, tier=event.hardware_tier, priority=event.priority)
+        if event.only_node is None:
+            price = price_of(self.catalogue, model, tier=event.hardware_tier, priority=event.priority)
+        else:
+            price = FREE
         hold_wei = price.cost_wei(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
         need = Need(
             workload_class=event.workload_class,
@@ -119,7 +128,7 @@ class Admission(Deposits):
             deadline_ms=min(deadline_ms, self.settings.deadline_ms_max),
         )
         lacking = self.pool.features_lacking(need)
-        if lacking:
+        if lacking and event.only_node is None:
             return Refused(
                 code="unsupported_parameter",
                 message=f"model {model.name!r}: no node that has it now can do {', '.join(sorted(lacking))}; leave it "

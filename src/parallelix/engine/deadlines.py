@@ -32,6 +32,7 @@ class Deadlines(OnChain):
     def _acknowledge_due(self, attempt_id: str) -> None:
         attempt = self._attempts.get(attempt_id)
         if attempt is not None and attempt.state is AttemptState.OFFERED:
+            self._let_pass(attempt.node_id)
             self._withdraw(attempt, "not_acknowledged", partial=False)
             self._end_attempt(self.requests[attempt.request_id], attempt, AttemptState.WITHDRAWN, "not_acknowledged")
 
@@ -104,6 +105,7 @@ class Deadlines(OnChain):
             node.rejections.clear()
             node.speeds = {}
             self.trust.begin_anew(node_id)
+            self._expect_proof(node)
             self.pool.refresh(node)
             self._rows.append(node.row())
             self._log("node.readmitted", node_id=str(node_id))
@@ -127,6 +129,9 @@ class Deadlines(OnChain):
         if number == self.recorder.next_batch:
             self._close_batch()
 
+    def _stand_in_due(self, _: None) -> None:
+        self._drain_penalised()
+
     def _uptime_due(self, _: None) -> None:
         self._rows.extend(self.uptime.take_rows(self._now))
         self._timers.set(self._now + MINUTE_MS, "uptime", None)
@@ -142,6 +147,9 @@ class Deadlines(OnChain):
         "offline": _offline_due,
         "return": _return_due,
         "speed": _speed_due,
+        "challenge": OnChain._challenge_due,
+        "proof": OnChain._proof_due,
+        "stand_in": _stand_in_due,
         "batch": _batch_due,
         "uptime": _uptime_due,
     }

@@ -42,10 +42,12 @@ class Dispatching(Auditing):
 
     def _best_node(self, request: Request) -> Node | None:
         """One that never saw the unit if there is any, else one that let it pass."""
+        if request.only_node is not None:
+            return self.pool.only(request.only_node, request.need)
         if request.audit_id:
             return self._best_auditor(request)
         node = self.pool.match(request.need, request.tried_nodes)
-        if request.tried_nodes != request.failed_nodes and (node is None or node.removed_until):
+        if request.tried_nodes != request.failed_nodes and (node is None or node.penalised):
             return self.pool.match(request.need, request.failed_nodes)
         return node
 
@@ -58,13 +60,13 @@ class Dispatching(Auditing):
 
     def _may_have(self, node: Node, request: Request) -> bool:
         """Whether nothing speaks against the node but its being busy or unable."""
-        if node.node_id in request.failed_nodes:
+        if node.node_id in request.failed_nodes or request.only_node not in (None, node.node_id):
             return False
         if not request.audit_id:
             return True
         owner = node.registration.owner if node.registration is not None else ""
         barred = node.node_id in request.barred_nodes or owner in request.barred_owners
-        return not (barred or node.removed_until)
+        return not (barred or node.penalised)
 
     def _queue_key(self, request: Request) -> int:
         return queue_key(
@@ -157,6 +159,7 @@ class Dispatching(Auditing):
         request.become(RequestState.RUNNING, now=self._now)
         self._write_attempt(request, attempt)
         self._timers.set(attempt.deadline_at, "deadline", attempt.attempt_id)
+        self._took_up(attempt.node_id)
         self._progress(request, "running", attempt)
 
     def _open_attempt(self, attempt_id: str, node_id: int) -> tuple[Request, Attempt] | Refused:
@@ -210,7 +213,8 @@ class Dispatching(Auditing):
                 settings.audit_attempts_max
             )
         return (
-            request.attempts_counted < settings.attempts_max
+            request.only_node is None
+            and request.attempts_counted < settings.attempts_max
             and request.count(AttemptState.MISSED) <= settings.redispatches_after_deadline_max
             and len(request.attempts) < settings.attempts_hard_max
         )

@@ -1,4 +1,4 @@
-"""What the engine remembers while it is open: requests with their attempts, audits, and API keys."""
+"""What the engine remembers while it is open: requests with their attempts, audits, challenges, and API keys."""
 
 from __future__ import annotations
 
@@ -118,6 +118,8 @@ class Request:
     usage: Usage | None = None
     record_sequence: int = -1
     record_hash: str = ""
+    only_node: int | None = None
+    """Of a challenge: the node that it is for."""
     audit_id: str = ""
     barred_nodes: frozenset[int] = frozenset()
     """The nodes that an audit is about, and `barred_owners` whose they are: none of theirs may have it."""
@@ -246,6 +248,20 @@ class Audit:
             audit_sequence=sequence,
             prepared_from=self.prepared_from,
         )
+
+
+@dataclass(slots=True, kw_only=True)
+class Asking:
+    """The challenges of one node: when it is asked next, 0 where nothing is planned, and the request that is open."""
+
+    next_at: int = 0
+    request_id: str = ""
+    slow_answers: int = 0
+    """Running."""
+    watched: bool = False
+    """Whether a timer waits for the end of its proof."""
+    spared_until: int = 0
+    """Its proof ended while we were away, when nobody could have challenged it."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -24,6 +24,7 @@ class Nodes(Steps):
             node = self.pool.find(node_id)
             if node is not None:
                 node.registration = self.registrations.get(node_id)
+                self._expect_proof(node)
                 self.pool.refresh(node)
                 self._effects.append(effects.StandingChanged(node_id=node_id))
                 self._drain(node)
@@ -86,6 +87,7 @@ class Nodes(Steps):
         if before is not None:
             node.removed_until, node.rejections = before.removed_until, before.rejections
             node.reserved, node.speeds, node.measured_at = before.reserved, before.speeds, before.measured_at
+        self._expect_proof(node)
         self.pool.put(node)
         self._rows.append(node.row())
         if before is None or not before.online:
@@ -119,13 +121,23 @@ class Nodes(Steps):
             if not node.online:
                 self._timers.set(self._now + self.settings.offline_ms, "offline", node.node_id)
             node.online, node.paused = True, event.paused
+            self._expect_proof(node)
             self.pool.refresh(node)
             self._drain(node)
             if event.paused:
                 self._drain_penalised()
+        if node.benched:
+            return self._withhold(node, event.unix_ms)
         slot, credited = self.uptime.credit(event.node_id, event.unix_ms)
         self.liveness.credit(event.node_id, slot)
         return effects.SlotCredited(slot=slot, credited=credited)
+
+    def _withhold(self, node: Node, unix_ms: int) -> Answer:
+        """It is there, and does not count as online. The receipt that it gets must not bring the slot back."""
+        slot = unix_ms // SLOT_MS
+        if self.uptime.is_open(node.node_id, slot):
+            self.uptime.void(node.node_id, unix_ms, unix_ms)
+        return effects.SlotCredited(slot=slot, credited=False)
 
     # Uptime and rewards -----------------------------------------------------------------------------------------------
 
@@ -147,7 +159,7 @@ class Nodes(Steps):
 
     def _may_earn(self, node_id: int) -> bool:
         node = self.pool.find(node_id)
-        return node is not None and not node.removed_until
+        return node is not None and not node.penalised
 
     def _uptime_restored(self, event: events.UptimeRestored) -> Answer:
         """The shell has checked each slot's receipt."""
@@ -155,5 +167,8 @@ class Nodes(Steps):
         if standing is not None:
             return standing
         oldest, newest = oldest_slot(self._now), self._now // SLOT_MS
+        trust = self.trust.known(event.node_id)
+        if trust is not None and trust.benched_at:
+            newest = min(newest, trust.benched_at // SLOT_MS)
         slots = (slot for slot in event.slots if oldest <= slot <= newest)
         return effects.SlotsRestored(credited=self.uptime.restore_slots(event.node_id, slots))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from parallelix.engine import effects, events
-from parallelix.engine.admission import Admission
+from parallelix.engine.challenges import Challenges
 from parallelix.engine.effects import Answer
 from parallelix.engine.entities import ApiKey, Request
 from parallelix.engine.ledger import USAGE, available, held, split_usage
@@ -18,7 +18,7 @@ from parallelix.engine.rows import RecordRow
 from parallelix.protocol.records import Record
 
 
-class Settling(Admission):
+class Settling(Challenges):
     def settled(self, record_sequence: int) -> bool:
         """Whether the charge of the record has posted, or it will never be."""
         return 0 <= record_sequence <= self.recorder.confirmed_through and record_sequence not in self._uncharged
@@ -144,3 +144,4 @@ class Settling(Admission):
                 reason=reason,
                 attempts=len(request.attempts),
             )
+        self._shown_by(request)

@@ -24,6 +24,8 @@ from __future__ import annotations
 import msgspec
 
 from parallelix.engine import effects, events
+from parallelix.engine.admission import Plan
+from parallelix.engine.challenges import MEASURABLE_TOKENS
 from parallelix.engine.dispatching import Dispatching, not_your_attempt
 from parallelix.engine.effects import Answer, Refused
 from parallelix.engine.entities import ApiKey, Attempt, Request
@@ -35,8 +37,6 @@ from parallelix.protocol import ids
 from parallelix.protocol.records import ExecutionRecord
 from parallelix.protocol.work import Usage
 
-MEASURABLE_TOKENS = 8
-"""A shorter answer measures latency, not speed."""
 SERVICE_TIME_WEIGHT = 0.2
 
 
@@ -48,17 +48,9 @@ class Steps(Dispatching):
         if repeated is not None:
             return repeated
         key = self.keys.get(event.key_id)
-        refused = self._limit_refusal(event, key)
-        if refused is not None:
-            return refused
-        assert key is not None
-        assert key.account == event.account, (key.account, event.account)
-        plan = self._plan(event)
+        plan = self._plan_for(event, key)
         if isinstance(plan, Refused):
             return plan
-        refused = self._credit_refusal(key, plan.hold_wei)
-        if refused is not None:
-            return refused
         # The credits clear above; only now does an id exist.
         request_id = ids.request_id(ids.fresh_bytes(ids.UNIT_ID_BYTES, self._now, self._random))
         if plan.hold_wei:
@@ -82,6 +74,7 @@ class Steps(Dispatching):
             idempotency_key=event.idempotency_key,
             fingerprint=event.fingerprint,
             waiting_since=self._now,
+            only_node=event.only_node,
         )
         self._take_in(request, key)
         self._rows.append(request.row())
@@ -91,8 +84,21 @@ class Steps(Dispatching):
         self._place(request)
         return effects.Admitted(request_id=request_id, hold_wei=plan.hold_wei, created=True)
 
+    def _plan_for(self, event: events.Admit, key: ApiKey | None) -> Plan | Refused:
+        if event.only_node is not None:
+            plan = self._plan(event)
+            return plan if isinstance(plan, Refused) else self._challenge_refusal(event, plan.need) or plan
+        refused = self._limit_refusal(event, key)
+        if refused is not None:
+            return refused
+        assert key is not None
+        assert key.account == event.account, (key.account, event.account)
+        plan = self._plan(event)
+        return plan if isinstance(plan, Refused) else self._credit_refusal(key, plan.hold_wei) or plan
+
     def _take_in(self, request: Request, key: ApiKey | None) -> None:
         self.requests[request.request_id] = request
+        self._challenge_began(request)
         self.open_of_account[request.account] = self.open_of_account.get(request.account, 0) + 1
         if key is not None:
             key.open_requests += 1
@@ -179,6 +185,7 @@ class Steps(Dispatching):
     def _did_not_finish(self, request: Request, attempt: Attempt, event: events.ResultReturned) -> Answer:
         """The node says itself that there is no result. Declining is never a fault."""
         if event.outcome == "declined":
+            self._took_up(attempt.node_id)
             state = AttemptState.DECLINED
         elif event.code == "node.deadline_exceeded" and attempt.state is AttemptState.RUNNING:
             state = AttemptState.MISSED
