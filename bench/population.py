@@ -1,8 +1,8 @@
 """A population of nodes, honest and not, on the real engine: nothing is decided here, everything is stepped there.
 
-Requests arrive by chance, nodes take their time, audits are drawn by real secrets and compared by the real comparators;
-what nodes answer comes from a model of words (`bench.token_model`). The clock is virtual, so an hour takes seconds.
-What each node could see is kept, for `bench.visible` to look for a trace of the draw in it.
+Requests arrive by chance, nodes take their time, audits are drawn by real secrets, made into payloads and compared by
+the coordinator's own code; what nodes answer comes from a model of words (`bench.token_model`). The clock is virtual,
+so an hour takes seconds. What each node could see is kept, for `bench.visible` to look for a trace of the draw in it.
 """
 
 from __future__ import annotations
@@ -11,28 +11,30 @@ import heapq
 import itertools
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
 from bench.behaviours import Actor, Models
 from bench.token_model import DIGEST, NOISE_HONEST, Prompt, any_prompt, word
+from parallelix.coordinator.auditing import Audit, Auditing
+from parallelix.coordinator.live import LivePayload
 from parallelix.engine import catalogue, effects, events
-from parallelix.engine.comparators import comparator_for
 from parallelix.engine.core import Engine, Step
 from parallelix.engine.rows import AttemptRow, AuditRow, RecordRow
 from parallelix.engine.settings import EngineSettings
 from parallelix.engine.snapshot import Snapshot
+from parallelix.engine.validator import Verified
 from parallelix.protocol import canonical, sampling
-from parallelix.protocol.calibration import DEFAULT_CARD, Card
+from parallelix.protocol.calibration import Card
 from parallelix.protocol.encoding import to_hex
 from parallelix.protocol.messages import Hardware, Manifest, ModelInfo, RuntimeInfo
 from parallelix.protocol.records import ExecutionRecord, decode_record
 from parallelix.protocol.registry import Registration
-from parallelix.protocol.spot_check import Answer, Claim, Finding, compare_answers
-from parallelix.protocol.work import Entry, Probes, Usage
+from parallelix.protocol.spot_check import Claim
+from parallelix.protocol.work import Message, Payload, ResultContent, Sampling, Usage
 
 START_MS = 1_800_000_000_000
 ACCOUNT = "0x" + "aa" * 20
@@ -49,6 +51,13 @@ PREFILL_MS_PER_TOKEN, DECODE_MS_PER_TOKEN = 0.5, 20.0
 WORD_BYTES = len(word(1))
 
 EngineMaker: TypeAlias = Callable[[EngineSettings, catalogue.Catalogue], Engine]
+
+
+class ShellMaker(Protocol):
+    def __call__(
+        self, *, cards: Mapping[str, Card], storage_key: bytes, random_bytes: Callable[[int], bytes]
+    ) -> Auditing: ...
+
 
 CATALOGUE = catalogue.parse(
     f"""
@@ -122,27 +131,22 @@ class Tally:
 
 @dataclass(slots=True, kw_only=True)
 class _Unit:
-    """What a coordinator's shell keeps of a request, or of an audit of one."""
+    """What this world knows of a request until nothing of it is open any more. The coordinator does not know `claim`'s
+    truth."""
 
-    request_id: str
     prompt: Prompt
+    payload: Payload
+    sealed_bytes: int
     claim: Claim | None = None
     executor: int = 0
     cheated: bool = False
     floor: bool = False
-    probes: Probes | None = None
-    known: Answer | None = None
-    """The first auditor's, for the third node's to be held against; of a prepared audit, the one that is right."""
-    rerun: Claim | None = None
-    prepared: bool = False
-    second_owner: str = ""
 
 
 class Population:
     """One engine, its nodes and its requesters, all from one seed.
 
-    `load` is how many of the slots are at work on average. With `watch` what nodes see is kept. `shell_leak` is for a
-    control: what a faulty shell makes of the probes of an audit that it knows to be a prepared one."""
+    `load` is how many of the slots are at work on average. With `watch` what nodes see is kept."""
 
     def __init__(
         self,
@@ -151,13 +155,12 @@ class Population:
         seed: int,
         load: float = 0.6,
         watch: bool = False,
-        card: Card = DEFAULT_CARD,
         make_engine: EngineMaker = Engine,
-        shell_leak: Callable[[Probes], Probes] | None = None,
+        make_shell: ShellMaker = Auditing,
         **changes: Any,
     ) -> None:
         self.specs = {spec.node_id: spec for spec in specs}
-        self.load, self.watch, self.card, self.shell_leak = load, watch, card, shell_leak
+        self.load, self.watch = load, watch
         self.tally = Tally()
         self.sights: list[Sight] = []
         self.audit_sights: list[Sight] = []
@@ -175,9 +178,9 @@ class Population:
         self._newest = any_prompt(self._chance)
         self._last_record: ExecutionRecord | None = None
         self._asked = self._target = 0
-        self._open = 0
         self._seen = {spec.node_id: _Memory() for spec in specs}
         self._master = self._chance.randbytes(32)
+        self.shell = make_shell(cards={}, storage_key=self._chance.randbytes(32), random_bytes=self._chance.randbytes)
         self._take(self.engine.restore(Snapshot(), (), self.now, self._chance.randbytes))
         self._begin()
 
@@ -281,8 +284,7 @@ class Population:
 
     def _take(self, step: Step) -> None:
         if isinstance(step.answer, effects.Admitted):
-            request_id = step.answer.request_id
-            self._units[request_id] = _Unit(request_id=request_id, prompt=self._newest)
+            self._units[step.answer.request_id] = self._unit(step.answer.request_id)
         for row in step.rows:
             if isinstance(row, AttemptRow):
                 self._epoch_of[row.attempt_id] = row.epoch
@@ -303,7 +305,7 @@ class Population:
             case effects.OpenAudit():
                 self._open_audit(effect)
             case effects.RunAgain():
-                self._units[effect.audit_id].probes = None
+                self.shell.run_again(effect.audit_id)
             case effects.AuditEnded():
                 self._audit_ended(effect)
             case effects.AnchorBatch():
@@ -320,6 +322,17 @@ class Population:
                 self.tally.removed_after.setdefault(node_id, max(0, cheated))
             case _:
                 pass
+
+    def _unit(self, request_id: str) -> _Unit:
+        prompt = self._newest
+        payload = Payload(
+            kind="chat",
+            model=MODEL,
+            messages=(Message(role="user", content=" ".join(word(prompt.last) for _ in range(prompt.tokens))),),
+            sampling=Sampling(max_tokens=prompt.tokens_max, temperature=str(prompt.temperature)),
+        )
+        sealed = LivePayload.seal(request_id, canonical.encode(payload), self._chance.randbytes)
+        return _Unit(prompt=prompt, payload=payload, sealed_bytes=len(sealed.text))
 
     def _confirm(self, number: int) -> None:
         self._step(events.BatchConfirmed(number=number, reference=f"local:{number}"))
@@ -367,18 +380,11 @@ class Population:
         sight = self._look(offer, offered_at, claim) if self.watch else None
         poe_commitment = to_hex(self._chance.randbytes(32))
         draw = self._draw(offer, poe_commitment)
-        facts = events.ExecutionFacts(
-            usage=Usage(prompt_tokens=claim.prompt_tokens, completion_tokens=claim.completion_tokens),
-            entries_counted=claim.completion_tokens,
-            input_hash="0x" + "01" * 32,
-            result_hash="0x" + "02" * 32,
-            poe_commitment=poe_commitment,
-            model_digest=offer.model_digest,
-            draw=draw,
-            spot_check=comparator_for(claim).probes(claim, self._chance.randbytes) is not None,
-        )
+        facts = _facts(claim, draw=draw, poe_commitment=poe_commitment)
         unit, tally = self._units[offer.request_id], self.tally
         unit.claim, unit.executor, unit.cheated = claim, offer.node_id, cheated
+        can_probe = self.shell.consider(offer.attempt_id, unit.payload, _verified(claim, facts))
+        facts = msgspec.structs.replace(facts, spot_check=can_probe)
         tally.executed[offer.node_id] += 1
         tally.work_ms += needed_ms
         tally.bad_done += cheated
@@ -386,6 +392,7 @@ class Population:
         self._step(
             events.ResultReturned(attempt_id=offer.attempt_id, node_id=offer.node_id, outcome="completed", facts=facts)
         )
+        self.shell.forget_fresh(offer.attempt_id)
         # The step that recorded it says at what rate; whether it opened an audit must follow from that.
         record: ExecutionRecord | None = self._last_record
         assert record is not None and record.poe_commitment == poe_commitment, record
@@ -403,69 +410,63 @@ class Population:
     def _draw(self, offer: effects.Offer, poe_commitment: str) -> int:
         return sampling.draw(self._secret(self._epoch_of[offer.attempt_id]), poe_commitment)
 
-    # Auditing, as a coordinator's shell has it done -------------------------------------------------------------------
+    # Auditing ---------------------------------------------------------------------------------------------------------
 
     def _open_audit(self, effect: effects.OpenAudit) -> None:
-        of = self._units[effect.prepared_from or effect.request_id]
-        assert of.claim is not None
-        probes = of.probes
+        self.shell.open(effect)
+        self._units[effect.audit_id] = self._units[effect.request_id]
         if not effect.prepared_from:
             self._drawn[effect.request_id] = True
-            probes = comparator_for(of.claim).probes(of.claim, self._chance.randbytes)
-        elif self.shell_leak is not None and probes is not None:
-            probes = self.shell_leak(probes)
-        self._units[effect.audit_id] = _Unit(
-            request_id=effect.request_id,
-            prompt=of.prompt,
-            claim=of.claim,
-            executor=of.executor,
-            cheated=of.cheated,
-            floor=of.floor,
-            probes=probes,
-            known=of.known if effect.prepared_from else None,
-            prepared=bool(effect.prepared_from),
-        )
 
     def _audit_ms(self, audit_id: str) -> float:
         """One prefill of the prompt and of the answer's beginning, for runtimes keep what they have read, and one token
         at each position; of a whole run what the execution took."""
-        unit = self._units[audit_id]
-        assert unit.claim is not None
-        if unit.probes is None:
+        unit, audit = self._units[audit_id], self.shell.find(audit_id)
+        assert unit.claim is not None and audit is not None
+        if audit.probes is None:
             return PREFILL_MS_PER_TOKEN * unit.prompt.tokens + DECODE_MS_PER_TOKEN * len(unit.claim.entries)
-        tokens = unit.prompt.tokens + len(unit.probes.text) // WORD_BYTES
-        return PREFILL_MS_PER_TOKEN * tokens + DECODE_MS_PER_TOKEN * len(unit.probes.positions)
+        tokens = unit.prompt.tokens + len(audit.probes.text) // WORD_BYTES
+        return PREFILL_MS_PER_TOKEN * tokens + DECODE_MS_PER_TOKEN * len(audit.probes.positions)
 
     def _answer(self, offer: effects.Offer) -> None:
         offered_at = self._let_go(offer.attempt_id)
-        unit = self._units.get(offer.request_id)
-        if not offered_at or unit is None or unit.claim is None:
+        audit = self.shell.find(offer.request_id)
+        if not offered_at or audit is None:
             return
+        unit = self._units[offer.request_id]
         needed_ms = self._audit_ms(offer.request_id)
         self.tally.audit_ms += needed_ms
         self.tally.floor_audit_ms += needed_ms if unit.floor else 0
         if self.watch:
-            self._look_at_audit(offer, offered_at, unit)
-        finding, third = self._compare(self._actors[offer.node_id], unit, unit.claim)
+            self._look_at_audit(offer, offered_at, audit, unit)
+        verdict = self._audited(self._actors[offer.node_id], audit, unit)
+        judged = self.shell.judge(audit, verdict)
+        self.shell.note(audit, verdict, judged.finding)
         self._step(
-            events.AuditAnswered(attempt_id=offer.attempt_id, node_id=offer.node_id, finding=finding, third=third)
+            events.AuditAnswered(
+                attempt_id=offer.attempt_id, node_id=offer.node_id, finding=judged.finding, third=judged.third
+            )
         )
 
-    def _compare(self, actor: Actor, unit: _Unit, claim: Claim) -> tuple[Finding, Finding | None]:
-        comparator = comparator_for(claim)
-        if unit.probes is None:
+    def _audited(self, actor: Actor, audit: Audit, unit: _Unit) -> Verified:
+        assert unit.claim is not None
+        if audit.probes is None:
             rerun, _ = actor.execute(unit.prompt)
-            first, unit.rerun = unit.rerun, unit.rerun or rerun
-            third = comparator.judge_rerun(first, rerun, self.card) if first is not None else None
-            return comparator.judge_rerun(claim, rerun, self.card), third
-        answer = actor.audit(unit.prompt, unit.probes, unit.executor, claim)
-        first, unit.known = unit.known, unit.known or answer
-        third = compare_answers(first, answer, unit.probes, self.card) if first is not None else None
-        return comparator.judge(_certain(claim) if unit.prepared else claim, unit.probes, answer, self.card), third
+            return _verified(rerun, _facts(rerun))
+        answer = actor.audit(unit.prompt, audit.probes, unit.executor, unit.claim)
+        content = ResultContent(finish_reason="stop", probe_prompt_tokens=answer.prompt_tokens)
+        return Verified(
+            content=content,
+            content_bytes=canonical.encode(content),
+            entries=answer.entries,
+            entries_bytes=b"",
+            facts=_facts(unit.claim),
+        )
 
     def _audit_ended(self, effect: effects.AuditEnded) -> None:
+        audit = self.shell.forget(effect.audit_id)
         unit = self._units.pop(effect.audit_id, None)
-        if unit is None or unit.prepared:
+        if audit is None or unit is None or audit.known is not None:
             return
         self._units.pop(effect.request_id, None)
         if effect.verdict == "disagree" and unit.cheated:
@@ -489,6 +490,7 @@ class Population:
         memory, prompt = self._seen[offer.node_id], self._units[offer.request_id].prompt
         features = {
             **self._look_at_offer(offer, offered_at, memory),
+            "payload bytes": float(self._units[offer.request_id].sealed_bytes),
             "prompt tokens": float(prompt.tokens),
             "tokens asked": float(prompt.tokens_max),
             "temperature": prompt.temperature,
@@ -500,28 +502,32 @@ class Population:
         memory.last_execution_at = offered_at
         return Sight(node_id=offer.node_id, features=features)
 
-    def _look_at_audit(self, offer: effects.Offer, offered_at: int, unit: _Unit) -> None:
-        memory, probes = self._seen[offer.node_id], unit.probes
+    def _look_at_audit(self, offer: effects.Offer, offered_at: int, audit: Audit, unit: _Unit) -> None:
+        memory, probes = self._seen[offer.node_id], audit.probes
         if probes is None:
             return
         places = [position // WORD_BYTES for position in probes.positions]
         gaps = [later - earlier for earlier, later in itertools.pairwise(places)]
         features = {
             **self._look_at_offer(offer, offered_at, memory),
-            "prompt tokens": float(unit.prompt.tokens),
-            "temperature": unit.prompt.temperature,
+            "payload bytes": float(len(audit.sealed.text)),
+            "prompt bytes": float(len(audit.payload.messages[0].content)),
+            "tokens asked": float(audit.payload.sampling.max_tokens),
+            "alternatives asked": float(audit.payload.sampling.top_logprobs),
+            "temperature": float(audit.payload.sampling.temperature or 1),
             "text bytes": float(len(probes.text)),
             "positions": float(len(places)),
             "first place": float(places[1] if len(places) > 1 else 0),
             "last place": float(places[-1]),
             "longest gap": float(max(gaps, default=0)),
             "shortest gap": float(min(gaps, default=0)),
-            "prompt seen before": float(memory.texts[probes.text]),
+            "prompt tokens by text": unit.prompt.tokens / (1 + len(probes.text)),
+            "text seen before": float(memory.texts[probes.text]),
         }
         memory.texts[probes.text] += 1
         memory.audits += 1
         memory.last_audit_at = offered_at
-        self.audit_sights.append(Sight(node_id=offer.node_id, features=features, marked=unit.prepared))
+        self.audit_sights.append(Sight(node_id=offer.node_id, features=features, marked=audit.known is not None))
 
     def _look_at_offer(self, offer: effects.Offer, offered_at: int, memory: _Memory) -> dict[str, float]:
         """Of ids all there is: the time that they begin with, and bytes of chance."""
@@ -556,10 +562,29 @@ class _Memory:
     texts: Counter[str] = field(default_factory=Counter[str])
 
 
-def _certain(claim: Claim) -> Claim:
-    """The made-up claim of a prepared audit: all that is shown is certain, which an honest auditor contradicts."""
-    entries = tuple(Entry(entry.text, 0.0, ((entry.text, 0.0),)) for entry in claim.entries)
-    return msgspec.structs.replace(claim, entries=entries)
+def _facts(claim: Claim, *, draw: int = 0, poe_commitment: str = "0x" + "03" * 32) -> events.ExecutionFacts:
+    """A cheat may state other counts than there are; the coordinator's own is then the lesser."""
+    return events.ExecutionFacts(
+        usage=Usage(prompt_tokens=claim.prompt_tokens, completion_tokens=claim.completion_tokens),
+        entries_counted=claim.completion_tokens,
+        input_hash="0x" + "01" * 32,
+        result_hash="0x" + "02" * 32,
+        poe_commitment=poe_commitment,
+        model_digest=DIGEST,
+        draw=draw,
+    )
+
+
+def _verified(claim: Claim, facts: events.ExecutionFacts) -> Verified:
+    """A result as it is after its signatures were checked."""
+    content = ResultContent(text=claim.text, finish_reason=claim.finish_reason)
+    return Verified(
+        content=content,
+        content_bytes=canonical.encode(content),
+        entries=claim.entries,
+        entries_bytes=b"",
+        facts=facts,
+    )
 
 
 def _actor(spec: Spec, seed: int) -> Actor:

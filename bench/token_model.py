@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import Literal, TypeAlias
 
 from parallelix.protocol.spot_check import Answer, Claim
-from parallelix.protocol.work import ENTRY_TOP, PROBE_TOP, Entry, FinishReason, Probes, WorkKind
+from parallelix.protocol.work import ENTRY_TOP, MIN_P_DEFAULT, PROBE_TOP, Entry, FinishReason, Probes, WorkKind
 
 WORDS = 400
 FOLLOWERS = 32
@@ -37,6 +37,7 @@ NOISE_HONEST = 0.02
 NOISE_OF: dict[Variant, float] = {"model": 0.0, "quantised": 0.25, "smaller": 1.6, "other": 0.0}
 SHARED_BY_OTHER = 0.5
 """Of the words, how many are followed by the same ones in a model of other training, in another order."""
+_LOG_MIN_P = math.log(MIN_P_DEFAULT)
 _POOL = 1 << 16
 """Numbers drawn beforehand: a million audits look up hundreds each."""
 
@@ -61,10 +62,11 @@ class Prediction:
         return tuple((word(self.tokens[at]), self.logprobs[at]) for at in range(min(count, len(self.tokens))))
 
     def pick(self, temperature: float, chance: random.Random) -> int:
-        """Its place in the list."""
+        """Its place in the list, as runtimes pick: never one far less likely than the likeliest."""
         if not temperature:
             return 0
-        weights = [math.exp(value / temperature) for value in self.logprobs]
+        lowest = self.logprobs[0] + _LOG_MIN_P
+        weights = [math.exp(value / temperature) for value in self.logprobs if value >= lowest]
         return chance.choices(range(len(weights)), weights)[0]
 
 
@@ -162,6 +164,8 @@ def claim_of(prompt: Prompt, entries: Sequence[Entry], finish: FinishReason) -> 
         entries=tuple(entries),
         content=text.encode(),
         temperature=prompt.temperature,
+        min_p=MIN_P_DEFAULT,
+        tokens_max=prompt.tokens_max,
     )
 
 
