@@ -4,6 +4,7 @@
     malformed   sends a proof that is none
     silent      takes work, streams, and never returns a result; its heart beats on
     slow        waits before each token
+    substituted runs the sibling model under the name and the digest of the one that was asked for, and proves it well
 
 A silent node does not stop on SIGTERM, which lets it finish first: kill it.
 """
@@ -14,7 +15,8 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ from parallelix.node.daemon import DaemonSettings, run_daemon
 from parallelix.node.home import Home
 from parallelix.node.keys import load_keys
 from parallelix.node.logging import open_log
-from parallelix.node.runtimes.base import Finished, Generation, TokenEntry
+from parallelix.node.runtimes.base import Finished, Generation, Model, Probed, TokenEntry
 from parallelix.node.runtimes.llama_cpp import LlamaCpp
 from parallelix.protocol import canonical, envelope, messages, work
 from parallelix.protocol.encoding import from_base64url, to_base64url
@@ -36,6 +38,8 @@ from parallelix.protocol.encoding import from_base64url, to_base64url
 SILENT_SECONDS = 3600.0
 """Longer than any deadline that a request may ask for."""
 SLOW_SECONDS = 0.5
+SIBLING = "parallelix-demo-b.gguf"
+"""Beside the demonstration model: the same vocabulary, other weights."""
 
 
 class Fault(StrEnum):
@@ -43,6 +47,7 @@ class Fault(StrEnum):
     MALFORMED = "malformed"
     SILENT = "silent"
     SLOW = "slow"
+    SUBSTITUTED = "substituted"
 
 
 def faulty_node(fault: Fault, gguf: Path, *, slots: int = 2) -> NodeCommand:
@@ -85,6 +90,7 @@ SEALING: dict[Fault, Callable[..., sealing.Sealed]] = {
     Fault.MALFORMED: malformed,
     Fault.SILENT: silent,
     Fault.SLOW: sealing.seal_result,
+    Fault.SUBSTITUTED: sealing.seal_result,
 }
 
 
@@ -93,6 +99,36 @@ class SlowLlamaCpp(LlamaCpp):
         async for item in super().generate(work):
             await asyncio.sleep(SLOW_SECONDS)
             yield item
+
+
+class SubstitutedLlamaCpp(LlamaCpp):
+    """Says that it serves `claimed`, and runs `actual`: for its own work and for what it audits."""
+
+    def __init__(self, claimed: Path, actual: Path, *, slots: int) -> None:
+        super().__init__([actual], slots)
+        self._says = LlamaCpp([claimed], slots=1)
+
+    async def models(self) -> list[Model]:
+        [claimed], [actual] = await self._says.models(), await super().models()
+        return [replace(actual, name=claimed.name, digest=claimed.digest)]
+
+    async def generate(self, work: Generation) -> AsyncGenerator[TokenEntry | Finished]:
+        async for item in super().generate(await self._swapped(work)):
+            yield item
+
+    async def probe(self, work: Generation, text: str, positions: Sequence[int]) -> AsyncGenerator[Probed]:
+        async for item in super().probe(await self._swapped(work), text, positions):
+            yield item
+
+    async def _swapped(self, work: Generation) -> Generation:
+        [actual] = await super().models()
+        return replace(work, model=actual.digest)
+
+
+def _runtime(fault: Fault, gguf: Path, *, slots: int) -> LlamaCpp:
+    if fault is Fault.SUBSTITUTED:
+        return SubstitutedLlamaCpp(gguf, gguf.with_name(SIBLING), slots=slots)
+    return (SlowLlamaCpp if fault is Fault.SLOW else LlamaCpp)([gguf], slots=slots)
 
 
 def main(fault: Fault, home: Path, node_id: int, coordinator_url: str, gguf: Path, slots: int) -> None:
@@ -104,7 +140,7 @@ def main(fault: Fault, home: Path, node_id: int, coordinator_url: str, gguf: Pat
 
 
 async def _run(fault: Fault, home: Home, node_id: int, coordinator_url: str, gguf: Path, slots: int) -> None:
-    runtime = (SlowLlamaCpp if fault is Fault.SLOW else LlamaCpp)([gguf], slots=slots)
+    runtime = _runtime(fault, gguf, slots=slots)
     settings = DaemonSettings(
         node_id=node_id,
         chain_id=CHAIN_ID,
