@@ -80,15 +80,17 @@ class EngineSettings:
     audits_open_max: int = 20_000
     """Near 30 KiB each with their claims in the shell; beyond it what is drawn is recorded as unaudited."""
     disagreement_millinats: int = 2_700
-    """ln(p1/p0) of the test of executors and of auditors: H0 says that one audit in a hundred of an honest node ends
-    against it, five times the worst that was measured; H1 says fifteen, what is left of one cheat in five."""
+    """ln(p1/p0) of the test of executors, and of that of auditors. H0: of an honest node one audit in a hundred ends
+    against it, five times the worst allowed for. H1: 15 in a hundred, which is below what one cheat in five leaves."""
     agreement_millinats: int = 150
-    """ln((1-p0)/(1-p1)), what an audit that was passed takes back."""
+    """ln((1-p0)/(1-p1)): what an audit that was passed takes back. One in 19 against it, and evidence stays level."""
     unusable_millinats: int = 2_400
-    """Of results in which nothing can be compared and that come out otherwise when run again: 2 % against 20 %."""
+    """The same of results in which nothing can be compared, and that come out otherwise when they are run again: near
+    2 in a hundred against 22. At one in eleven evidence stays level."""
     usable_millinats: int = 240
-    conviction_millinats: int = 11_000
-    """Where evidence convicts: five disagreements with few passes between them, never four."""
+    conviction_millinats: int = 16_350
+    """Seven disagreements in a row, or with a few dozen passes between them; never six. Honest nodes come there once in
+    some 10^10 lives of 10,000 requests; who cheats is sampled at 100 % from the first of them on."""
     prepared_percent: int = 5
     """Of the audits that agreed, how many are put to another auditor as one whose answer is known."""
 
