@@ -379,7 +379,7 @@ class Population:
             return
         sight = self._look(offer, offered_at, claim) if self.watch else None
         poe_commitment = to_hex(self._chance.randbytes(32))
-        draw = self._draw(offer, poe_commitment)
+        draw = self.draw(offer, poe_commitment)
         facts = _facts(claim, draw=draw, poe_commitment=poe_commitment)
         unit, tally = self._units[offer.request_id], self.tally
         unit.claim, unit.executor, unit.cheated = claim, offer.node_id, cheated
@@ -407,7 +407,8 @@ class Population:
         if not drawn:
             del self._units[offer.request_id]
 
-    def _draw(self, offer: effects.Offer, poe_commitment: str) -> int:
+    def draw(self, offer: effects.Offer, poe_commitment: str) -> int:
+        """By the secret of the epoch that the attempt belongs to. A faulty coordinator may draw otherwise."""
         return sampling.draw(self._secret(self._epoch_of[offer.attempt_id]), poe_commitment)
 
     # Auditing ---------------------------------------------------------------------------------------------------------
@@ -515,6 +516,7 @@ class Population:
             "tokens asked": float(audit.payload.sampling.max_tokens),
             "alternatives asked": float(audit.payload.sampling.top_logprobs),
             "temperature": float(audit.payload.sampling.temperature or 1),
+            "text behind the last place": float(len(probes.text) - probes.positions[-1]),
             "text bytes": float(len(probes.text)),
             "positions": float(len(places)),
             "first place": float(places[1] if len(places) > 1 else 0),

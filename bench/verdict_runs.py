@@ -41,10 +41,11 @@ def outcomes_of(cases: Sequence[Case], *, auditor: bool = False) -> list[Outcome
 
 
 def _outcome(end: Ends, *, auditor: bool) -> Outcome:
-    executing: tuple[tuple[Role, str], ...] = (("executor", end.executor), ("unusable", end.comparable))
-    auditing: tuple[tuple[Role, str], ...] = (("auditor", end.auditor),)
-    marks = tuple((role, said == "bad") for role, said in (auditing if auditor else executing) if said)
-    return Outcome(marks, end.verdict == "agree", end.verdict == "disagree")
+    said: list[tuple[Role, str]] = (
+        [("auditor", end.auditor)] if auditor else [("executor", end.executor), ("unusable", end.comparable)]
+    )
+    marks: list[tuple[Role, bool]] = [(role, word == "bad") for role, word in said if word]
+    return Outcome(tuple(marks), end.verdict == "agree", end.verdict == "disagree")
 
 
 class Life(msgspec.Struct, frozen=True, kw_only=True):
