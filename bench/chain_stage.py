@@ -109,6 +109,8 @@ class ChainStage:
             "chain_id": CHAIN_ID,
             "deployment_file": str(self.world.deployment_path),
             "rpc_url": self.world.anvil.url,
+            # One node alone has no auditor.
+            "audits": False,
         }
         (self.coordinator_folder / "coordinator.toml").write_text(tomli_w.dumps({**place, **self._settings}))
         (self.coordinator_folder / "catalogue.toml").write_text(

@@ -38,8 +38,9 @@ LIVELY: dict[str, Any] = {
     "offline_seconds": 3600,
     "acknowledge_seconds": 600,
     "poll_seconds": 0.1,
+    "audits": False,
 }
-"""Looks often, closes a batch for each record, and settles only when it is asked to."""
+"""Looks often, closes a batch for each record, and settles only when it is asked to. A node alone has no auditor."""
 HELD_KEYS = ("validator", "liveness", "settler")
 
 

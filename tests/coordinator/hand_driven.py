@@ -88,11 +88,13 @@ class HandNode:
     key: signing.NodeKey = field(default_factory=signing.NodeKey.generate)
     session: str = ""
     last_ms: int = 0
+    owner: str = "0x" + "22" * 20
+    features: tuple[str, ...] = ("chat",)
 
     @property
     def registration(self) -> Registration:
         return Registration(
-            node_id=str(self.node_id), owner="0x" + "22" * 20, stake_wei=str(MINIMUM_STAKE_WEI), hardware_tier=2,
+            node_id=str(self.node_id), owner=self.owner, stake_wei=str(MINIMUM_STAKE_WEI), hardware_tier=2,
             node_key_hash=to_hex(self.key.key_hash), state="active",
         )  # fmt: skip
 
@@ -100,7 +102,7 @@ class HandNode:
         manifest = messages.Manifest(
             node_id=str(self.node_id), chain_id=CHAIN_ID, mode="gpu", hardware_tier=2,
             hardware=messages.Hardware(cpu_cores=2), workload_classes=("ai.inference",), runtimes=(), slots=64,
-            models=(messages.ModelInfo(name=MODEL, digest=DIGEST, context_tokens=8192, features=("chat",)),),
+            models=(messages.ModelInfo(name=MODEL, digest=DIGEST, context_tokens=8192, features=self.features),),
             envelope_key=public_pem(rsa_key("envelope")), poe_key=public_pem(rsa_key("poe")),
             client_version="test", issued_at=self.now(), run_id="one",
         )  # fmt: skip
@@ -167,17 +169,20 @@ class HandNode:
         headers = self.headers("stream", work.unit.attempt_id, **numbers, **changes)
         return await self.http.post(f"/operator/stream/{work.unit.attempt_id}", content=body(), headers=headers)
 
-    def result(self, work_: Opened, *, content: work.ResultContent = CONTENT, **changes: Any) -> messages.Result:
+    def result(
+        self, work_: Opened, *, content: work.ResultContent = CONTENT, entries: bytes = ENTRIES,
+        usage: work.Usage = USAGE, **changes: Any,
+    ) -> messages.Result:  # fmt: skip
         """A result that is right in everything that `changes` leaves alone."""
         unit, result, salt = work_.unit, canonical.encode(content), os.urandom(poe.SALT_BYTES)
         proof = poe.proof_of_execution(unit.unit_id, result, self.node_id)
         facts = poe.AttemptFacts(
             chain_id=CHAIN_ID, attempt_id=unit.attempt_id, attempt_number=unit.attempt_number, outcome="completed",
             input_hash=to_hex(work.input_hash(work_.secrets.request_salt, work_.payload)), model_digest=DIGEST,
-            usage=USAGE, entries_root=to_hex(work.entries_root(ENTRIES)), salt_hash=to_hex(poe.salt_hash(salt)),
+            usage=usage, entries_root=to_hex(work.entries_root(entries)), salt_hash=to_hex(poe.salt_hash(salt)),
         )  # fmt: skip
         detail = messages.ResultDetail(
-            content=to_base64url(result), entries=to_base64url(ENTRIES), salt=to_base64url(salt), usage=USAGE,
+            content=to_base64url(result), entries=to_base64url(entries), salt=to_base64url(salt), usage=usage,
             model_digest=DIGEST,
         )  # fmt: skip
         returned = messages.Result(
@@ -239,7 +244,10 @@ async def scene(folder: Path, **settings: Any) -> AsyncGenerator[Scene]:
     registry = [first.registration, second.registration, cooling]
     (folder / "registry.json").write_bytes(msgspec.json.encode(registry))
     (folder / "catalogue.toml").write_text(CATALOGUE)
-    quiet = {"batch_seconds": 86_400, "offline_seconds": 3600, "acknowledge_seconds": 600, "poll_seconds": 0.1}
+    quiet = {
+        "batch_seconds": 86_400, "offline_seconds": 3600, "acknowledge_seconds": 600, "poll_seconds": 0.1,
+        "audits": False,
+    }  # fmt: skip
     chosen = msgspec.convert({"data_folder": str(folder), **quiet, **settings}, CoordinatorSettings)
     unexpected: list[Any] = []
 

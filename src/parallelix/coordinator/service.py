@@ -119,7 +119,7 @@ class Coordinator(Reading):
         self._mailboxes: dict[int, Mailbox] = {}
         self._results: dict[str, _Answer] = {}
         self.auditing = Auditing(cards=cards or {}, storage_key=secrets.storage_key, random_bytes=random_bytes)
-        self._verdicts: dict[str, asyncio.Future[None]] = {}
+        self.verdicts_awaited: dict[str, asyncio.Future[None]] = {}
         """Of requests whose followers wait for the end of the audit."""
         self._payload_bytes = 0
         self.keyring = Keyring()
@@ -256,9 +256,9 @@ class Coordinator(Reading):
         self.stopping = True
         for live in self._requests.values():
             live.feed.stop()
-        for waiter in self._verdicts.values():
+        for waiter in self.verdicts_awaited.values():
             waiter.set_exception(_stopping())
-        self._verdicts.clear()
+        self.verdicts_awaited.clear()
         for stream in self.streams:
             stream.cancel()
         if self._timer is not None:
@@ -660,7 +660,7 @@ class Coordinator(Reading):
         audit = self.auditing.forget(ended.audit_id)
         for attempt_id in audit.attempt_ids if audit is not None else ():
             self._forget_attempt(attempt_id)
-        waiter = self._verdicts.pop(ended.request_id, None)
+        waiter = self.verdicts_awaited.pop(ended.request_id, None)
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
@@ -672,9 +672,9 @@ class Coordinator(Reading):
         if self.auditing.is_open(request_id):
             if self.stopping:
                 raise _stopping()
-            waiter = self._verdicts.get(request_id)
+            waiter = self.verdicts_awaited.get(request_id)
             if waiter is None:
-                waiter = self._verdicts[request_id] = asyncio.get_running_loop().create_future()
+                waiter = self.verdicts_awaited[request_id] = asyncio.get_running_loop().create_future()
             await asyncio.shield(waiter)
         view = await self.view(key, request_id, with_result=False)
         if view.audit in ("off", "not_drawn", "pending"):

@@ -59,7 +59,7 @@ class CoordinatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
     open_payload_bytes_max: Annotated[int, Meta(ge=2**20, le=2**40)] = 512 * 1024 * 1024
     """Sealed payloads of open requests are kept in memory, so that handing one out needs no read."""
 
-    audits: bool = False
+    audits: bool = True
     """Whether results are drawn and run again in part by another node (docs/audits.md)."""
     sampling_floor_percent: Annotated[int, Meta(ge=1, le=100)] = 10
     """How many of a long-trusted node's results are drawn at least: 100, 50, 20, or 10 and whatever is below."""

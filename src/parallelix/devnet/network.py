@@ -155,7 +155,9 @@ class Network:
         """Makes folders, keys and files. Takes about a second a node at first: each gets two RSA keys."""
         self.coordinator_folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
         self._require_same_kind()
-        settings = {"port": self.port, "chain_id": CHAIN_ID, **self._chain_settings(), **self.plan.settings}
+        # A charge waits for its audit, and an audit for a second owner's node: only plans that have one turn them on.
+        given = {"port": self.port, "chain_id": CHAIN_ID, "audits": False}
+        settings = {**given, **self._chain_settings(), **self.plan.settings}
         (self.coordinator_folder / "coordinator.toml").write_text(tomli_w.dumps(settings))
         (self.coordinator_folder / "catalogue.toml").write_text(self.plan.catalogue)
         with ThreadPoolExecutor(os.cpu_count()) as threads:

@@ -95,7 +95,8 @@ async def running_network(ground: Ground) -> AsyncGenerator[Network]:
     nodes = [Node(node_id=NODE_ID + at, home=home) for at, home in enumerate(ground.homes)]
     (ground.folder / "registry.json").write_bytes(msgspec.json.encode([node.registration for node in nodes]))
     (ground.folder / "catalogue.toml").write_text(ground.catalogue)
-    settings = msgspec.convert({"data_folder": str(ground.folder), **ground.settings}, CoordinatorSettings)
+    given = {"data_folder": str(ground.folder), "audits": False, **ground.settings}
+    settings = msgspec.convert(given, CoordinatorSettings)
     logged: list[tuple[str, dict[str, Any]]] = []
     async with app.running(settings, log=lambda name, fields: logged.append((name, fields)), on_fatal=fatal) as running:
         server = Server(build_app(running, OperatorApp(running)), host="127.0.0.1", port=0)
