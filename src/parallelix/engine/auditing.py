@@ -42,9 +42,14 @@ class Auditing(Settling):
         return min(opened, default=self.epoch)
 
     def epochs_revealable(self) -> tuple[int, ...]:
-        """Past epochs that no draw can be made in any more, whose secrets are not public; in their order."""
-        oldest = self.oldest_open_epoch()
-        return tuple(sorted(epoch for epoch in self.epochs if epoch < oldest and not self.epochs[epoch].secret))
+        """Past epochs whose secrets can be made public, in their order: no draw can be made in them any more, and all
+        that was is in confirmed batches. So nobody can add an execution later that the secret is known not to draw."""
+        oldest, found = self.oldest_open_epoch(), list[int]()
+        for epoch in sorted(self.epochs):
+            if epoch >= oldest or not self.recorder.confirmed_all_of(epoch):
+                break
+            found.append(epoch)
+        return tuple(found)
 
     def _epoch_began(self, event: events.EpochBegan) -> Answer:
         assert event.epoch >= self.epoch, f"epoch {event.epoch} began after {self.epoch}"
@@ -60,9 +65,10 @@ class Auditing(Settling):
         row = self.epochs.get(event.epoch)
         if row is None:
             return None
-        assert event.epoch in self.epochs_revealable(), f"epoch {event.epoch} is revealed while draws may be made in it"
+        assert event.epoch < self.oldest_open_epoch(), f"epoch {event.epoch} is revealed while draws may be made in it"
         self._rows.append(msgspec.structs.replace(row, secret=event.secret, revealed_at=self._now))
         del self.epochs[event.epoch]
+        self.recorder.forget(event.epoch)
         self._log("audit.epoch_revealed", epoch=event.epoch)
         return None
 
@@ -347,6 +353,12 @@ class Auditing(Settling):
         trust.disagreed += ends.verdict == "disagree"
         trust.passes = trust.passes + 1 if ends.verdict == "agree" else 0
         self.trust.changed(node_id)
+
+    def _sample_fully(self, node_id: int) -> None:
+        trust = self.trust.known(node_id)
+        if trust is not None and trust.passes:
+            trust.passes = 0
+            self.trust.changed(node_id)
 
     def _weigh(self, node_id: int, role: Role, *, bad: bool) -> None:
         convicted = self.trust.observe(node_id, role, against=bad)

@@ -180,6 +180,9 @@ class Dispatching(Auditing):
 
     def _end_attempt(self, request: Request, attempt: Attempt, state: AttemptState, reason: str) -> None:
         """An attempt ended without a result: try elsewhere while the rules allow it, else fail with the reason."""
+        if request.audit_id and state is AttemptState.LOST:
+            # There is no progress of an audit, from which the shell would know.
+            self._withdraw(attempt, reason, partial=False)
         self._close_attempt(attempt, state, reason)
         if request.cancelling:
             self._finish(request, RequestState.CANCELLED, request.reason)

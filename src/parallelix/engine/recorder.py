@@ -29,6 +29,8 @@ class Recorder:
         self.opened_at = 0
         self._epoch = 0
         self._epochs: dict[int, int] = {}
+        self._last_of_epoch: dict[int, int] = {}
+        self._last_restored = -1
 
     @property
     def batches_closed(self) -> int:
@@ -42,6 +44,14 @@ class Recorder:
         """Of a batch that is not confirmed."""
         return self._epochs[number]
 
+    def confirmed_all_of(self, epoch: int) -> bool:
+        """Whether confirmed batches hold every execution recorded in the epoch so far."""
+        return self.confirmed_through >= max(self._last_of_epoch.get(epoch, -1), self._last_restored)
+
+    def forget(self, epoch: int) -> None:
+        """Nothing is asked of the epoch any more."""
+        self._last_of_epoch.pop(epoch, None)
+
     def append(self, record: Record, *, request_id: str, now: int) -> RecordRow:
         """Adds the next record, of an execution of `request_id` or of its audit. It names the present head and
         sequence."""
@@ -51,8 +61,7 @@ class Recorder:
             self._open_first, self._open_previous, self.opened_at = self.sequence, self.head_hash, now
         self._open.append(from_hex(digest, name="record_hash", length_bytes=32))
         self.sequence, self.head_hash = self.sequence + 1, digest
-        if isinstance(record, ExecutionRecord):
-            self._epoch = max(self._epoch, record.epoch)
+        self._note_epoch(record)
         return RecordRow(
             sequence=record.sequence,
             record_hash=digest,
@@ -103,6 +112,8 @@ class Recorder:
             else:
                 self.unconfirmed[batch.number] = batch
                 self._epochs[batch.number] = row.epoch
+                # Of which epochs its records are is not looked up again.
+                self._last_restored = batch.last
         for row in sorted(records, key=lambda each: each.sequence):
             record = decode_record(row.body)
             assert row.sequence == self.sequence, (row.sequence, self.sequence)
@@ -110,8 +121,12 @@ class Recorder:
                 self._open_first, self._open_previous, self.opened_at = row.sequence, self.head_hash, now
             self._open.append(from_hex(row.record_hash, name="record_hash", length_bytes=32))
             self.sequence, self.head_hash = row.sequence + 1, row.record_hash
-            if isinstance(record, ExecutionRecord):
-                self._epoch = max(self._epoch, record.epoch)
+            self._note_epoch(record)
+
+    def _note_epoch(self, record: Record) -> None:
+        if isinstance(record, ExecutionRecord):
+            self._epoch = max(self._epoch, record.epoch)
+            self._last_of_epoch[record.epoch] = record.sequence
 
 
 def batch_row(batch: Batch, *, closed_at: int, confirmed_at: int = 0, reference: str = "", epoch: int) -> BatchRow:

@@ -179,7 +179,8 @@ class Steps(Dispatching):
             node.rejections.popleft()
         count = len(node.rejections)
         self._log("node.flagged", node_id=str(node.node_id), reason=reason, rejections=count)
-        if count >= self.settings.rejections_to_remove and not node.removed_until:
+        self._sample_fully(node.node_id)
+        if count >= self.settings.rejections_to_remove:
             self._remove(node)
 
     def _did_not_finish(self, request: Request, attempt: Attempt, event: events.ResultReturned) -> Answer:
