@@ -119,10 +119,13 @@ class World:
     `audited`: an epoch of sampling begins, so that results are drawn. `owners` says whose a node is that attaches.
     """
 
-    def __init__(self, *, seed: int = 1, audited: bool = False, **changes: Any) -> None:
+    def __init__(
+        self, *, seed: int = 1, audited: bool = False, catalogue: catalogue.Catalogue = CATALOGUE, **changes: Any
+    ) -> None:
         self.now = START_MS
         self.settings = settings(**changes)
-        self.engine = Engine(self.settings, CATALOGUE)
+        self.catalogue = catalogue
+        self.engine = Engine(self.settings, catalogue)
         self.random = random.Random(seed)
         self.tables: dict[str, dict[tuple[Any, ...], Row]] = {}
         self.log: list[tuple[str, dict[str, Any]]] = []
@@ -184,7 +187,7 @@ class World:
     def restart(self) -> None:
         """Forgets everything but the tables, as kill -9 does, and goes on from them."""
         registrations = self._registrations()
-        self.engine = Engine(self.settings, CATALOGUE)
+        self.engine = Engine(self.settings, self.catalogue)
         self.offers.clear()
         self.unconfirmed.clear()
         self._take(self.engine.restore(self.snapshot(), registrations, self.now, self.random.randbytes))

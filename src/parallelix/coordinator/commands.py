@@ -19,7 +19,7 @@ from parallelix.coordinator.ports import Deposit
 from parallelix.coordinator.service import Coordinator
 from parallelix.coordinator.store.readers import Readers
 from parallelix.coordinator.store.rows import CommandRow
-from parallelix.engine import events
+from parallelix.engine import challenges, events
 from parallelix.engine.ledger import AMOUNT_WEI_MAX
 from parallelix.protocol.accounts import KEY_SCOPES
 from parallelix.protocol.canonical import decode_json
@@ -152,7 +152,10 @@ class GrantDeposits:
 
 
 def account_name(account: str) -> str:
-    """An address in mixed case, as its wallet signs in under; any other name as it is."""
+    """An address in mixed case, as its wallet signs in under; any other name as it is. Raises `ValueError` for the
+    coordinator's own."""
+    if account == challenges.ACCOUNT:
+        raise ValueError(f"account {account!r} is the coordinator's own, for challenges; use another name")
     return checksum_address(bytes.fromhex(account[2:])) if _ADDRESS.fullmatch(account) else account
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from parallelix.engine import events
 from parallelix.engine.catalogue import Catalogue
+from parallelix.engine.challenges import ACCOUNT
 from parallelix.engine.effects import Answer, Refused
 from parallelix.engine.entities import ApiKey
 from parallelix.engine.ledger import GRANTS, available
@@ -66,6 +67,11 @@ class Engine(Restoring):
     # Money and keys ---------------------------------------------------------------------------------------------------
 
     def _grant(self, event: events.Grant) -> Answer:
+        if event.account == ACCOUNT:
+            return Refused(
+                code="invalid_request",
+                message=f"account {ACCOUNT} is the coordinator's own, which pays for nothing; grant to another",
+            )
         if self.lives_from_deposit(event.account):
             return Refused(
                 code="invalid_request",
@@ -76,6 +82,7 @@ class Engine(Restoring):
         return None
 
     def _key_issued(self, event: events.KeyIssued) -> Answer:
+        assert event.account != ACCOUNT, f"a key for {ACCOUNT}, whose requests nobody sends"
         key = ApiKey(
             key_id=event.key_id,
             key_hash=event.key_hash,
