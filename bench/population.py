@@ -22,6 +22,7 @@ from bench.token_model import DIGEST, NOISE_HONEST, Prompt, any_prompt, word
 from parallelix.coordinator.auditing import Audit, Auditing
 from parallelix.coordinator.live import LivePayload
 from parallelix.engine import catalogue, effects, events
+from parallelix.engine.challenges import ACCOUNT as CHALLENGER
 from parallelix.engine.core import Engine, Step
 from parallelix.engine.rows import AttemptRow, AuditRow, RecordRow
 from parallelix.engine.settings import EngineSettings
@@ -48,6 +49,7 @@ SERVICE_MS = 1_300
 """Near the mean time of one request on a node of ordinary speed."""
 PREFILL_MS_PER_TOKEN, DECODE_MS_PER_TOKEN = 0.5, 20.0
 """Of a middling GPU with a model of 8 billion parameters: 2,000 tokens in and 50 out a second."""
+FLOOR_TOKENS_PER_SECOND = 20.0
 WORD_BYTES = len(word(1))
 
 EngineMaker: TypeAlias = Callable[[EngineSettings, catalogue.Catalogue], Engine]
@@ -69,6 +71,7 @@ CATALOGUE = catalogue.parse(
     context_tokens = 8192
     max_tokens_default = 100
     max_tokens_max = 1000
+    speed_floors = {{ 1 = {FLOOR_TOKENS_PER_SECOND} }}
     """
 )
 
@@ -86,6 +89,8 @@ class Spec:
     partners: frozenset[int] = frozenset()
     slots: int = 2
     slowness: float = 1.0
+    deaf: bool = False
+    """It sends heartbeats and takes up nothing."""
     noise: float = NOISE_HONEST
 
 
@@ -98,6 +103,33 @@ class Sight:
     features: dict[str, float]
     marked: bool = False
     rate: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class Effort:
+    """Tokens that were read and written. `read_anew` is what a runtime reads that keeps nothing between two calls."""
+
+    units: int = 0
+    read: int = 0
+    read_anew: int = 0
+    written: int = 0
+
+    def add(self, read: int, written: int, *, read_anew: int = 0) -> None:
+        self.units += 1
+        self.read += read
+        self.read_anew += read_anew or read
+        self.written += written
+
+    def plus(self, other: Effort) -> Effort:
+        return Effort(
+            units=self.units + other.units,
+            read=self.read + other.read,
+            read_anew=self.read_anew + other.read_anew,
+            written=self.written + other.written,
+        )
+
+    def ms(self, prefill_ms: float, decode_ms: float, *, anew: bool = False) -> float:
+        return (self.read_anew if anew else self.read) * prefill_ms + self.written * decode_ms
 
 
 @dataclass(slots=True, kw_only=True)
@@ -118,11 +150,12 @@ class Tally:
     same_owner_pairs: int = 0
     audits_out_of_place: int = 0
     """Executions that were drawn and have no audit, or the other way round."""
-    work_ms: float = 0.0
-    audit_ms: float = 0.0
-    floor_work_ms: float = 0.0
-    """Of executions that were sampled at the floor."""
-    floor_audit_ms: float = 0.0
+    benched_after_ms: dict[int, int] = field(default_factory=dict[int, int])
+    """Since the beginning, by node id: when it first stopped counting as online, and why."""
+    benched_for: Counter[str] = field(default_factory=Counter[str])
+    work: Effort = field(default_factory=Effort)
+    """Of executions that were sampled at the floor, and of their audits."""
+    audits: Effort = field(default_factory=Effort)
 
     @property
     def accepted_bad(self) -> int:
@@ -276,6 +309,22 @@ class Population:
             slots = sum(spec.slots / spec.slowness for spec in self.specs.values() if not self._removed(spec.node_id))
             self._later(self._chance.expovariate(1) * SERVICE_MS / (self.load * max(1.0, slots)), self._arrive)
 
+    def _challenge(self, challenge: effects.PoseChallenge) -> None:
+        """An ordinary-looking request on the coordinator's own account, which waits in no queue."""
+        self._newest = any_prompt(self._chance, tokens_max=challenge.tokens)
+        self._step(
+            events.Admit(
+                account=CHALLENGER,
+                key_id="",
+                workload_class="ai.inference",
+                kind="chat",
+                model=challenge.model,
+                prompt_bytes=4 * self._newest.tokens,
+                max_tokens=challenge.tokens,
+                only_node=challenge.node_id,
+            )
+        )
+
     def _removed(self, node_id: int) -> bool:
         node = self.engine.pool.nodes.get(node_id)
         return node is None or bool(node.removed_until)
@@ -316,6 +365,13 @@ class Population:
                     del self._units[effect.request_id]
             case effects.LogEvent(name="node.convicted"):
                 self.tally.removed_as.setdefault(int(effect.fields["node_id"]), effect.fields["role"])
+            case effects.PoseChallenge():
+                self._later(1, lambda challenge=effect: self._challenge(challenge))
+            case effects.LogEvent(name="node.benched"):
+                node_id, reason = int(effect.fields["node_id"]), str(effect.fields["reason"]).split(":", maxsplit=1)[0]
+                if node_id not in self.tally.benched_after_ms:
+                    self.tally.benched_after_ms[node_id] = self.now - START_MS
+                    self.tally.benched_for[reason] += 1
             case effects.LogEvent(name="node.removed"):
                 node_id = int(effect.fields["node_id"])
                 cheated = self.tally.executed[node_id] - self.specs[node_id].patience
@@ -348,6 +404,8 @@ class Population:
     def _acknowledge(self, offer: effects.Offer) -> None:
         if offer.attempt_id not in self._offers:
             return
+        if self.specs[offer.node_id].deaf:
+            return
         answer = self._step(events.Acknowledged(attempt_id=offer.attempt_id, node_id=offer.node_id))
         if isinstance(answer, effects.Refused):
             self._let_go(offer.attempt_id)
@@ -371,9 +429,9 @@ class Population:
         honestly = self.tally.executed[offer.node_id] < spec.patience
         claim, cheated = self._actors[offer.node_id].execute(prompt, honestly=honestly)
         needed_ms = PREFILL_MS_PER_TOKEN * prompt.tokens + DECODE_MS_PER_TOKEN * len(claim.entries)
-        self._later(self._takes(offer.node_id, needed_ms), lambda: self._return(offer, claim, cheated, needed_ms))
+        self._later(self._takes(offer.node_id, needed_ms), lambda: self._return(offer, claim, cheated))
 
-    def _return(self, offer: effects.Offer, claim: Claim, cheated: bool, needed_ms: float) -> None:
+    def _return(self, offer: effects.Offer, claim: Claim, cheated: bool) -> None:
         offered_at = self._let_go(offer.attempt_id)
         if not offered_at:
             return
@@ -386,7 +444,6 @@ class Population:
         can_probe = self.shell.consider(offer.attempt_id, unit.payload, _verified(claim, facts))
         facts = msgspec.structs.replace(facts, spot_check=can_probe)
         tally.executed[offer.node_id] += 1
-        tally.work_ms += needed_ms
         tally.bad_done += cheated
         self._last_record = None
         self._step(
@@ -400,7 +457,7 @@ class Population:
         tally.audits_out_of_place += drawn != self._drawn.pop(offer.request_id, False)
         if record.rate == self.engine.settings.sampling_floor_percent:
             unit.floor = True
-            tally.floor_work_ms += needed_ms
+            tally.work.add(unit.prompt.tokens, len(claim.entries))
         if sight is not None:
             sight.marked, sight.rate = drawn, record.rate
             self.sights.append(sight)
@@ -419,15 +476,25 @@ class Population:
         if not effect.prepared_from:
             self._drawn[effect.request_id] = True
 
+    def _effort(self, unit: _Unit, audit: Audit) -> tuple[int, int, int]:
+        """Tokens read, read anew and written. Runtimes keep what they have read, so that all positions together cost one
+        prefill of the prompt and of the answer's beginning, and a token each; a whole run costs what executing did."""
+        assert unit.claim is not None
+        prompt, probes = unit.prompt.tokens, audit.probes
+        if probes is None:
+            return prompt, prompt, len(unit.claim.entries)
+        before = [position // WORD_BYTES for position in probes.positions]
+        return prompt + before[-1], prompt * len(before) + sum(before), len(before)
+
+    def _count_effort(self, unit: _Unit, audit: Audit) -> None:
+        read, anew, written = self._effort(unit, audit)
+        self.tally.audits.add(read, written, read_anew=anew)
+
     def _audit_ms(self, audit_id: str) -> float:
-        """One prefill of the prompt and of the answer's beginning, for runtimes keep what they have read, and one token
-        at each position; of a whole run what the execution took."""
-        unit, audit = self._units[audit_id], self.shell.find(audit_id)
-        assert unit.claim is not None and audit is not None
-        if audit.probes is None:
-            return PREFILL_MS_PER_TOKEN * unit.prompt.tokens + DECODE_MS_PER_TOKEN * len(unit.claim.entries)
-        tokens = unit.prompt.tokens + len(audit.probes.text) // WORD_BYTES
-        return PREFILL_MS_PER_TOKEN * tokens + DECODE_MS_PER_TOKEN * len(audit.probes.positions)
+        audit = self.shell.find(audit_id)
+        assert audit is not None
+        read, _, written = self._effort(self._units[audit_id], audit)
+        return PREFILL_MS_PER_TOKEN * read + DECODE_MS_PER_TOKEN * written
 
     def _answer(self, offer: effects.Offer) -> None:
         offered_at = self._let_go(offer.attempt_id)
@@ -435,9 +502,8 @@ class Population:
         if not offered_at or audit is None:
             return
         unit = self._units[offer.request_id]
-        needed_ms = self._audit_ms(offer.request_id)
-        self.tally.audit_ms += needed_ms
-        self.tally.floor_audit_ms += needed_ms if unit.floor else 0
+        if unit.floor:
+            self._count_effort(unit, audit)
         if self.watch:
             self._look_at_audit(offer, offered_at, audit, unit)
         verdict = self._audited(self._actors[offer.node_id], audit, unit)
