@@ -20,8 +20,7 @@ LAST_DRAW = 2**DRAW_BITS - 1
 
 
 def network(nodes: int = 3, **changes: Any) -> World:
-    chosen: dict[str, Any] = {"prepared_percent": 0, **changes}
-    world = World(audited=True, **chosen)
+    world = World(audited=True, **_without_prepared(changes))
     world.fund()
     world.issue_key()
     for node_id in range(1, nodes + 1):
@@ -46,6 +45,10 @@ def answer_all(world: World, outcome: str = "agree") -> None:
 def settle(world: World) -> None:
     world.advance(world.settings.batch_ms)
     world.confirm_batches()
+
+
+def _without_prepared(changes: dict[str, Any]) -> dict[str, Any]:
+    return {"prepared_percent": 0, **changes}
 
 
 # What is drawn --------
@@ -407,7 +410,7 @@ def test_who_is_overturned_again_and_again_is_removed_told_and_returns_as_a_new_
     world = network(3)
     for node_id in (2, 3):
         world.heartbeat(node_id, paused=True)
-    for times in range(1, 8):
+    for times in range(1, 7):
         request_id = world.work()
         world.heartbeat(1, paused=True)
         for node_id in (2, 3):
@@ -416,13 +419,13 @@ def test_who_is_overturned_again_and_again_is_removed_told_and_returns_as_a_new_
         world.answer_audit(audit_id, "disagree")
         assert bool(world.engine.pool.nodes[1].removed_until) is False
         world.answer_audit(audit_id, "disagree", "agree", reason="distance")
-        assert bool(world.engine.pool.nodes[1].removed_until) == (times == 7), times
+        assert bool(world.engine.pool.nodes[1].removed_until) == (times == 6), times
         for node_id in (2, 3):
             world.heartbeat(node_id, paused=True)
         world.heartbeat(1)
         assert told_last(world) == request_id
     told = [effect for effect in world.effects if isinstance(effect, effects.TellRejection)]
-    assert [(effect.node_id, effect.reason) for effect in told] == [(1, "audit_disagreed: distance")] * 7
+    assert [(effect.node_id, effect.reason) for effect in told] == [(1, "audit_disagreed: distance")] * 6
     assert world.logged("node.convicted") == [{"node_id": "1", "role": "executor"}]
     assert not world.engine._may_earn(1)  # pyright: ignore[reportPrivateUsage]
     world.restart()
@@ -430,7 +433,7 @@ def test_who_is_overturned_again_and_again_is_removed_told_and_returns_as_a_new_
     world.advance(DAY_MS)
     trust = world.engine.trust.of(1)
     assert not world.engine.pool.nodes[1].removed_until
-    assert (trust.executor_millinats, trust.passes, trust.disagreed) == (0, 0, 7)
+    assert (trust.executor_millinats, trust.passes, trust.disagreed) == (0, 0, 6)
     (row,) = (row for row in world.rows(NodeTrustRow) if row.node_id == "1")
     assert row.executor_millinats == 0, "durable"
 
@@ -442,7 +445,7 @@ def told_last(world: World) -> str:
 def test_an_auditor_that_contradicts_the_honest_is_removed_and_the_executor_keeps_its_standing() -> None:
     world = network(1)
     world.attach(2, slots=1)
-    for times in range(1, 8):
+    for times in range(1, 7):
         world.heartbeat(2, paused=True)
         request_id = world.work()
         world.heartbeat(2)
@@ -456,12 +459,12 @@ def test_an_auditor_that_contradicts_the_honest_is_removed_and_the_executor_keep
     assert world.engine.pool.nodes[2].removed_until and not world.engine.pool.nodes[1].removed_until
     told = [effect for effect in world.effects if isinstance(effect, effects.TellRejection)]
     assert {(effect.node_id, effect.reason) for effect in told} == {(2, "audit_overruled: auditor_overruled")}
-    assert world.engine.trust.of(1).executor_millinats == 0 and world.engine.trust.of(1).passes == 7
+    assert world.engine.trust.of(1).executor_millinats == 0 and world.engine.trust.of(1).passes == 6
 
 
 def test_who_makes_itself_unauditable_is_removed_by_the_rate_of_it() -> None:
     world = network(1)
-    for times in range(1, 8):
+    for times in range(1, 7):
         request_id = world.work()
         world.attach(2)
         audit_id = world.audit(request_id).audit_id
@@ -469,7 +472,7 @@ def test_who_makes_itself_unauditable_is_removed_by_the_rate_of_it() -> None:
         world.answer_audit(audit_id, "unusable")
         world.heartbeat(2, paused=True)
         assert world.audit_row(request_id).reason == "unauditable"
-        assert bool(world.engine.pool.nodes[1].removed_until) == (times == 7)
+        assert bool(world.engine.pool.nodes[1].removed_until) == (times == 6)
 
 
 def test_evidence_is_the_same_after_a_restart() -> None:

@@ -18,8 +18,10 @@ from parallelix.engine.trust import Evidence, Trust, evidence_of, rate_percent
 SETTINGS = settings()
 POWER = 0.95
 """Of one audit of a result that was cheated."""
-HONEST_SHARES = (0.002, 0.01)
-"""Of audits of an honest node that end against it: the worst allowed for, and five times that."""
+HONEST_SHARE = 0.002
+"""Of audits of an honest node that end against it, at worst."""
+WEAK_POWER = 0.7
+"""Of one whose answers are short and easily guessed."""
 RUNS, REQUESTS = 3_000, 10_000
 
 
@@ -58,10 +60,11 @@ def rates_by_passes(chosen: EngineSettings) -> list[int]:
     return rates[: rates.index(chosen.sampling_floor_percent) + 1]
 
 
-@pytest.mark.parametrize("share", HONEST_SHARES)
-def test_no_honest_node_of_three_thousand_is_ever_convicted(share: float) -> None:
+@pytest.mark.parametrize(("share", "expected_at_most"), [(HONEST_SHARE, 0.0001), (2.5 * HONEST_SHARE, 0.02)])
+def test_no_honest_node_of_three_thousand_is_ever_convicted(share: float, expected_at_most: float) -> None:
+    """Even if the worst share is more than twice what is allowed for."""
     expected = RUNS * convicted_within(REQUESTS, share=share, established=False)
-    assert expected < {0.002: 1e-6, 0.01: 0.05}[share], f"{expected} honest nodes in {RUNS} runs"
+    assert expected < expected_at_most, f"{expected} honest nodes in {RUNS} runs"
 
 
 def test_who_always_cheats_is_convicted_within_90_requests() -> None:
@@ -73,14 +76,14 @@ def test_who_cheats_on_one_request_in_five_is_convicted_within_459() -> None:
 
 
 def test_a_weaker_audit_still_keeps_both_promises() -> None:
-    assert convicted_within(90, share=0.8, established=True) >= 0.99
-    assert convicted_within(459, share=0.8 / 5, established=True) >= 0.99
+    assert convicted_within(90, share=WEAK_POWER, established=True) >= 0.99
+    assert convicted_within(459, share=WEAK_POWER / 5, established=True) >= 0.99
 
 
-def test_six_disagreements_running_convict_nobody_and_the_seventh_does() -> None:
+def test_five_disagreements_running_convict_nobody_and_the_sixth_does() -> None:
     trust = Trust(SETTINGS)
     for role in ("executor", "auditor", "unusable"):
-        assert [trust.observe(1, role, against=True) for _ in range(7)] == [False] * 6 + [True]  # pyright: ignore[reportArgumentType]
+        assert [trust.observe(1, role, against=True) for _ in range(6)] == [False] * 5 + [True]  # pyright: ignore[reportArgumentType]
 
 
 def test_passes_take_back_what_spoke_against_a_node_and_never_make_credit() -> None:
@@ -93,11 +96,11 @@ def test_passes_take_back_what_spoke_against_a_node_and_never_make_credit() -> N
 
 def test_the_weights_are_the_log_likelihoods_that_they_are_said_to_be() -> None:
     evidence = evidence_of(SETTINGS, "executor")
-    honest, cheat = 0.01, 0.15
+    honest, cheat = 0.0059, 0.118
     assert evidence.against == pytest.approx(1000 * math.log(cheat / honest), rel=0.01)
     assert evidence.in_favour == pytest.approx(1000 * math.log((1 - honest) / (1 - cheat)), rel=0.02)
     unusable = evidence_of(SETTINGS, "unusable")
-    honest, cheat = 0.02, 0.22
+    honest, cheat = 0.02, 0.25
     assert unusable.against == pytest.approx(1000 * math.log(cheat / honest), rel=0.01)
     assert unusable.in_favour == pytest.approx(1000 * math.log((1 - honest) / (1 - cheat)), rel=0.06)
 
