@@ -42,11 +42,21 @@ def test_a_setting_that_cannot_hold_is_refused_by_name(tmp_path: Path, text: str
         settings.load(tmp_path)
 
 
+CHALLENGE_SECONDS = (
+    "proof_seconds", "challenge_lead_seconds", "challenge_retry_seconds", "challenge_again_seconds",
+)  # fmt: skip
+
+
 def test_seconds_become_the_engines_milliseconds(tmp_path: Path) -> None:
     given = {"acknowledge_seconds": 1.5, "batch_seconds": 0.25, "audit_queue_seconds": 2.5, "audit_deadline_seconds": 3}
     found = settings.load(tmp_path, given).engine()
     assert (found.acknowledge_ms, found.batch_ms) == (1500, 250)
     assert (found.audit_queue_ms, found.audit_deadline_ms) == (2500, 3000)
+    given = {name: at + 1.5 for at, name in enumerate(CHALLENGE_SECONDS)}
+    found = settings.load(tmp_path, {**given, "challenges": False, "challenge_tokens": 9}).engine()
+    assert (found.proof_ms, found.challenge_lead_ms) == (1500, 2500)
+    assert (found.challenge_retry_ms, found.challenge_again_ms) == (3500, 4500)
+    assert (found.challenges, found.challenge_tokens) == (False, 9)
 
 
 def test_secrets_are_made_once_private_and_kept(tmp_path: Path) -> None:

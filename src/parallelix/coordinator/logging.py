@@ -24,6 +24,7 @@ _WARNINGS = frozenset(
         "intent.stuck",
         "intent.too_dear",
         "liveness.refused",
+        "node.benched",
         "node.flagged",
         "node.removed",
         "registry.unreadable",

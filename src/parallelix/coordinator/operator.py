@@ -329,6 +329,7 @@ class OperatorApp:
                 server_time=coordinator.clock(),
                 started_at=coordinator.started_at,
                 signature=to_hex(coordinator.secrets.signer.sign(text)),
+                notice=coordinator.engine.notice(session.node_id),
             )
         )
         coordinator.metrics.heartbeats.inc()

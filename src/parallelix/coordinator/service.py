@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-from parallelix.coordinator import errors
+from parallelix.coordinator import challenging, errors
 from parallelix.coordinator.auditing import Audit, Auditing
 from parallelix.coordinator.feed import (
     RETRY_AFTER_SECONDS,
@@ -44,7 +44,7 @@ from parallelix.coordinator.store.journal import Journal
 from parallelix.coordinator.store.readers import Readers
 from parallelix.coordinator.store.rows import ClaimRow, EnvelopeRow, PayloadRow, ResultRow
 from parallelix.coordinator.store.statements import Delete
-from parallelix.engine import effects, events, validator
+from parallelix.engine import challenges, effects, events, validator
 from parallelix.engine.core import Engine, Step
 from parallelix.engine.entities import ApiKey, Attempt, Request
 from parallelix.engine.ledger import available
@@ -197,7 +197,9 @@ class Coordinator(Reading):
             self.metrics.audit_opened(prepared=bool(effect.prepared_from))
         elif isinstance(effect, effects.AuditEnded):
             self._end_audit(effect)
-        elif isinstance(effect, effects.RunAgain | effects.PoseChallenge):
+        elif isinstance(effect, effects.PoseChallenge):
+            self._pose(effect)
+        elif isinstance(effect, effects.RunAgain):
             pass
         else:
             self.metrics.event(effect.name)
@@ -299,6 +301,12 @@ class Coordinator(Reading):
             raise errors.Forbidden(
                 f"credit_account {spec.credit_account!r}: key {key.key_id} pays from {key.account!r}; leave it out"
             )
+        if not self.is_sampling:
+            raise errors.Unavailable(
+                "the commitment to the first sampling secret is not confirmed yet; try again in a minute",
+                code="starting",
+                retry_after_seconds=5,
+            )
         arrived_ms = now_ms()
         event = self._admission(key, spec, attached, idempotency_key, fingerprint)
         self.journal.require_room()
@@ -324,12 +332,34 @@ class Coordinator(Reading):
             self.step(events.ClientReturned(request_id=step.answer.request_id))
         return Created(request_id=step.answer.request_id, created=step.answer.created, hold_wei=step.answer.hold_wei)
 
+    def _pose(self, effect: effects.PoseChallenge) -> None:
+        """Sends a node a request of our own. Whether it can take it now is the engine's to say; it asks again."""
+        model = self.engine.catalogue.find(effect.model)
+        if self.stopping or not self.is_sampling or model is None or self._payload_bytes > self.settings.open_payload_bytes_max:
+            return
+        models = self.engine.pool.nodes[effect.node_id].models
+        spec = challenging.compose(
+            effect.model,
+            tokens=effect.tokens,
+            tokens_max=model.max_tokens_max,
+            chats=any("chat" in each.features for each in models if each.digest in model.digests),
+            random_bytes=self._random,
+        )
+        event = msgspec.structs.replace(self._admission(None, spec, False, "", ""), only_node=effect.node_id)
+        step = self.engine.step(event, self.clock(), self._random)
+        rows: list[Row] = []
+        if isinstance(step.answer, effects.Admitted):
+            rows.append(self._seal_request(step.answer.request_id, spec))
+            self.log("node.challenged", {"node_id": str(effect.node_id), "request_id": step.answer.request_id})
+        self._carry(step, rows)
+
     def _admission(
-        self, key: ApiKey, spec: RequestSpec, attached: bool, idempotency_key: str, fingerprint: str
+        self, key: ApiKey | None, spec: RequestSpec, attached: bool, idempotency_key: str, fingerprint: str
     ) -> events.Admit:
+        """Without a `key` it is a request of our own."""
         return events.Admit(
-            account=key.account,
-            key_id=key.key_id,
+            account=key.account if key is not None else challenges.ACCOUNT,
+            key_id=key.key_id if key is not None else "",
             workload_class=spec.workload_class,
             kind=spec.payload.kind,
             model=spec.payload.model,
@@ -808,7 +838,15 @@ class Coordinator(Reading):
     # How it is ------------------------------------------------------------------------------------------------------
 
     def ready(self) -> tuple[bool, str]:
-        return (False, "stopping") if self.stopping else (True, "ready")
+        if self.stopping:
+            return False, "stopping"
+        return (True, "ready") if self.is_sampling else (False, "starting")
+
+    @property
+    def is_sampling(self) -> bool:
+        """Whether what is executed now can be drawn, or need not be: nobody could verify the draws of an epoch that
+        was not committed to."""
+        return bool(self.engine.epochs) or not self.settings.audits
 
     def measure(self) -> None:
         """Brings the gauges of `/metrics` up to date."""

@@ -65,11 +65,21 @@ class CoordinatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
     """How many of a long-trusted node's results are drawn at least: 100, 50, 20, or 10 and whatever is below."""
     prepared_percent: Annotated[int, Meta(ge=0, le=100)] = 5
     """Of the audits that agreed, how many are put to one more auditor as one whose answer is known."""
-    epoch_seconds: Annotated[float, Meta(ge=1, le=30 * DAY_SECONDS)] = float(DAY_SECONDS)
+    epoch_seconds: Annotated[float, Meta(ge=0.1, le=30 * DAY_SECONDS)] = float(DAY_SECONDS)
     """How long one sampling secret is drawn with at least; then it is shown, and anybody can recompute its draws."""
     audit_queue_seconds: Annotated[float, Meta(ge=0.1, le=3600)] = 600.0
     """How long an audit waits for a second node, or a third."""
     audit_deadline_seconds: Annotated[float, Meta(ge=0.1, le=3600)] = 60.0
+
+    challenges: bool = True
+    """Whether nodes must meet the speed floors of the catalogue, and acknowledge what they are given."""
+    proof_seconds: Annotated[float, Meta(ge=1, le=30 * DAY_SECONDS)] = 21_600.0
+    """For so long after a node met its tier's speed floor it need not show it again."""
+    challenge_lead_seconds: Annotated[float, Meta(ge=0.1, le=30 * DAY_SECONDS)] = 3600.0
+    """So long before that time is over an idle node is challenged."""
+    challenge_retry_seconds: Annotated[float, Meta(ge=0.1, le=DAY_SECONDS)] = 600.0
+    challenge_again_seconds: Annotated[float, Meta(ge=0.1, le=DAY_SECONDS)] = 60.0
+    challenge_tokens: Annotated[int, Meta(ge=8, le=4096)] = 64
 
     deployment_file: str = ""
     """Of `parallelix chain deploy`. With it the coordinator is on that chain: nodes, deposits, batches and rewards come
@@ -155,6 +165,12 @@ class CoordinatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
             prepared_percent=self.prepared_percent,
             audit_queue_ms=_ms(self.audit_queue_seconds),
             audit_deadline_ms=_ms(self.audit_deadline_seconds),
+            challenges=self.challenges,
+            proof_ms=_ms(self.proof_seconds),
+            challenge_lead_ms=_ms(self.challenge_lead_seconds),
+            challenge_retry_ms=_ms(self.challenge_retry_seconds),
+            challenge_again_ms=_ms(self.challenge_again_seconds),
+            challenge_tokens=self.challenge_tokens,
             clearance_ms=_ms(self.clearance_seconds),
             chain_stale_ms=_ms(self.chain_stale_seconds),
         )
