@@ -18,6 +18,8 @@ CARD_BYTES_MAX = 16 * 1024
 """A card with all its spreads is below 3 KiB."""
 MARGIN = 1.5
 """A threshold stands so far above what was measured: a card is made on one machine and judges others."""
+PEAK_MARGIN = 2.0
+"""For the largest of several positions: the more there are, the farther out it lies."""
 
 Distance = Annotated[float, Meta(ge=0, le=1)]
 Milliseconds = Annotated[float, Meta(ge=0, le=1e9)]
@@ -52,28 +54,35 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
 
 
 DEFAULT_SPREADS = (
-    SpreadAt(positions=1, samples=0, median=0.0, q99=0.05, q999=0.10, largest=0.10),
-    SpreadAt(positions=2, samples=0, median=0.0, q99=0.03, q999=0.07, largest=0.07),
-    SpreadAt(positions=4, samples=0, median=0.0, q99=0.02, q999=0.05, largest=0.05),
-    SpreadAt(positions=8, samples=0, median=0.0, q99=0.02, q999=0.04, largest=0.04),
+    SpreadAt(positions=1, samples=0, median=0.002, q99=0.024, q999=0.04, largest=0.055),
+    SpreadAt(positions=2, samples=0, median=0.002, q99=0.02, q999=0.033, largest=0.04),
+    SpreadAt(positions=4, samples=0, median=0.002, q99=0.016, q999=0.026, largest=0.03),
+    SpreadAt(positions=8, samples=0, median=0.002, q99=0.012, q999=0.02, largest=0.025),
 )
 DEFAULT_CARD = Card(spreads=DEFAULT_SPREADS)
 
 
 def threshold(card: Card, positions: int) -> float:
-    """The distance above which an audit with so many usable positions disagrees.
+    """The mean distance above which an audit with so many usable positions disagrees.
 
     Few positions leave more to chance, so the spread is taken at the most positions that the card knows and the audit
     has. A card never tightens what the default allows: it was measured on one machine, and the next has another
     processor.
     """
-    default = _honest(DEFAULT_CARD.spreads, positions)
-    return min(1.0, MARGIN * max(default, _honest(card.spreads, positions)))
+    return min(1.0, MARGIN * max(_at(card.spreads, positions).q999, _at(DEFAULT_SPREADS, positions).q999))
 
 
-def _honest(spreads: Sequence[SpreadAt], positions: int) -> float:
+def peak_threshold(card: Card) -> float:
+    """The distance at any single one of several positions above which an audit disagrees."""
+    return min(1.0, PEAK_MARGIN * max(_at(card.spreads, 1).largest, _at(DEFAULT_SPREADS, 1).largest))
+
+
+def _at(spreads: Sequence[SpreadAt], positions: int) -> SpreadAt:
     below = [spread for spread in spreads if spread.positions <= max(1, positions)]
-    return max(below, key=lambda spread: spread.positions).q999 if below else 0.0
+    return max(below, key=lambda spread: spread.positions, default=_NO_SPREAD)
+
+
+_NO_SPREAD = SpreadAt(positions=1, samples=0, median=0.0, q99=0.0, q999=0.0, largest=0.0)
 
 
 def spread_of(distances: Sequence[float], positions: int) -> SpreadAt:

@@ -80,6 +80,13 @@ def _excess(one: View, other: View) -> float:
     )
 
 
+def uncertainty(top: Iterable[tuple[str, float]]) -> float:
+    """The entropy in nats of what is listed, with all that is not as one more."""
+    known = [_probability(logprob) for _, logprob in top]
+    rest = 1.0 - math.fsum(known)
+    return -math.fsum(each * math.log(each) for each in (*known, rest) if each > 0)
+
+
 def is_among(text: str, top: Iterable[tuple[str, float]]) -> bool:
     """Whether a token of this text is listed."""
     return logprob_among(text, top) is not None

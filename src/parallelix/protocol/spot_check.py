@@ -10,9 +10,9 @@ likely next tokens. Rules that follow from what runtimes give and hide:
                 was tokenised otherwise, and the numbers mean nothing. Entries that may stand for several tokens leave
                 as much room as their bytes can hide
     end         a text that ended of itself is probed behind its last byte too: its end must have been likely
-    verdict     distance at the usable positions, in favour of the executor where a list does not say; tokens and ends
-                that sampling as asked could not have picked; and over the whole answer tokens too unlikely by the
-                executor's own numbers
+    verdict     distance at the usable positions, their mean and the largest, in favour of the executor where a list does
+                not say; tokens and ends that sampling as asked could not have picked; and over the whole answer tokens
+                too unlikely by the executor's own numbers
 
 What cannot be compared is said to be `unusable` with a reason, and never counts as agreement.
 """
@@ -20,14 +20,15 @@ What cannot be compared is said to be `unusable` with a reason, and never counts
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import accumulate, pairwise
 from typing import Literal, TypeAlias
 
 import msgspec
 
-from parallelix.protocol.calibration import Card, threshold
+from parallelix.protocol.calibration import Card, peak_threshold, threshold
 from parallelix.protocol.distributions import (
     GAP,
     LOGPROB_SLACK,
@@ -39,13 +40,14 @@ from parallelix.protocol.distributions import (
     probability_of_misses,
     surprise,
     tail_share,
+    uncertainty,
     view_of,
 )
 from parallelix.protocol.work import ENTRY_TOP, PROBES_MAX, Entry, FinishReason, Probes, WorkKind
 
 RandomBytes: TypeAlias = Callable[[int], bytes]
-PROBES_DEFAULT = 8
-"""Positions besides the empty prefix."""
+PROBES_DEFAULT = 12
+"""Positions besides the empty prefix and the end."""
 ENDING_TOKENS_MAX = 3
 STOP_TOKENS_MAX = 32
 """Tokens that neither an entry nor lost bytes explain: the end of the text, a character that was begun, and what a stop
@@ -56,7 +58,9 @@ AUDITOR_SLACK_NATS = 1.0
 """By how much more an auditor may find a token too unlikely to be picked: its numbers are not the executor's."""
 MISJUDGED_SHARE = 1e-4
 """How often that is not enough: one such token convicts nobody, two do."""
-UNPICKED_SHARE_MAX = 0.02
+UNPICKED_SHARE_MAX = 0.01
+UNCERTAINTY_MIN = 0.02
+"""Nats that every position is worth at least where positions are drawn by their uncertainty."""
 FABRICATED_SHARE_MAX = 0.05
 """Runtimes make an odd entry now and then where they take an answer apart; more are made up."""
 
@@ -124,11 +128,11 @@ def choose_probes(claim: Claim, random_bytes: RandomBytes, *, count: int = PROBE
     """The empty prefix and up to `count` unpredictable positions; None where not even that can be compared."""
     if claim.kind == "embedding" or _hidden_tokens(claim) > _unexplained_max(claim):
         return None
-    offsets = [place.offset for place in _places(claim) if _is_comparable(claim, place)]
+    places = [place for place in _places(claim) if _is_comparable(claim, place)]
     ends = [len(claim.text.encode())] if _shows_its_end(claim) else []
-    if not offsets and not (ends and not claim.entries):
+    if not places and not (ends and not claim.entries):
         return None
-    later = [offset for offset in offsets if offset > 0]
+    later = {place.offset: uncertainty(claim.entries[place.index].top) for place in places if place.offset > 0}
     chosen = sorted({0, *_drawn(later, min(count, PROBES_MAX - 2), random_bytes), *ends})
     return Probes(text=claim.text.encode()[: chosen[-1]].decode(), positions=tuple(chosen))
 
@@ -172,8 +176,8 @@ def compare_answers(first: Answer, second: Answer, probes: Probes, card: Card) -
     ]
     if not pairs:
         return Finding(outcome="unusable", reason="no_position", detail=f"none of {total}", unusable=total)
-    agreement = _agreement(pairs, total - len(pairs))
-    return _by_distance(agreement, card) or agreement
+    apart = [distance(one, other) for one, other in pairs]
+    return _in_figures(_by_distance(apart, card), apart, total - len(pairs))
 
 
 class _Beside(msgspec.Struct):
@@ -217,20 +221,15 @@ def _beside(claim: Claim, probes: Probes, answer: Answer) -> _Beside:
 
 def _compared(claim: Claim, probes: Probes, answer: Answer, card: Card) -> Finding:
     beside = _beside(claim, probes, answer)
-    unusable = beside.why_not.total()
-    agreement = _agreement(beside.views, unusable)
-    found = _by_distance(agreement, card) or _by_tokens(claim, beside)
-    if found is None and not beside.views and (beside.end is None or claim.entries):
+    apart = [distance(own, theirs) for own, theirs in beside.views]
+    found = _by_distance(apart, card) or _by_tokens(claim, beside)
+    if found is None and not apart and (beside.end is None or claim.entries):
         reason = beside.why_not.most_common(1)[0][0] if beside.why_not else "no_prediction"
-        found = Finding(outcome="unusable", reason=reason, detail=f"none of {unusable} positions")
+        found = Finding(outcome="unusable", reason=reason, detail=f"none of {beside.why_not.total()} positions")
     if found is None and _is_short(claim):
         detail = f"{claim.completion_tokens} tokens of {claim.tokens_max}, and cut for their length"
         found = Finding(outcome="unusable", reason="short", detail=detail)
-    if found is None:
-        return agreement
-    return msgspec.structs.replace(
-        found, distance=agreement.distance, usable=agreement.usable, unusable=agreement.unusable
-    )
+    return _in_figures(found, apart, beside.why_not.total())
 
 
 def _why_not(claim: Claim, place: _Place, extra: int, predicted: Entry) -> str:
@@ -249,17 +248,27 @@ def _why_not(claim: Claim, place: _Place, extra: int, predicted: Entry) -> str:
     return "no_prediction" if view_of(predicted.top) is None else ""
 
 
-def _by_distance(agreement: Finding, card: Card) -> Finding | None:
-    allowed = threshold(card, agreement.usable)
-    if agreement.distance <= allowed:
+def _by_distance(apart: Sequence[float], card: Card) -> Finding | None:
+    if not apart:
         return None
-    detail = f"a distance of {agreement.distance:.3f} over {agreement.usable} positions, at most {allowed:.3f}"
-    return msgspec.structs.replace(agreement, outcome="disagree", reason="distance", detail=detail)
+    mean, most = _mean(apart), threshold(card, len(apart))
+    if mean > most:
+        detail = f"a distance of {mean:.3f} over {len(apart)} positions, at most {most:.3f}"
+        return Finding(outcome="disagree", reason="distance", detail=detail)
+    if max(apart) > peak_threshold(card):
+        detail = f"a distance of {max(apart):.3f} at one position of {len(apart)}, at most {peak_threshold(card):.3f}"
+        return Finding(outcome="disagree", reason="peak", detail=detail)
+    return None
 
 
-def _agreement(pairs: Sequence[tuple[View, View]], unusable: int) -> Finding:
-    mean = math.fsum(distance(one, other) for one, other in pairs) / max(1, len(pairs))
-    return Finding(outcome="agree", reason="", distance=mean, usable=len(pairs), unusable=unusable)
+def _in_figures(found: Finding | None, apart: Sequence[float], unusable: int) -> Finding:
+    """What was found, or else that they agree, with how far they are apart."""
+    finding = found or Finding(outcome="agree", reason="")
+    return msgspec.structs.replace(finding, distance=_mean(apart), usable=len(apart), unusable=unusable)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / max(1, len(values))
 
 
 def _by_tokens(claim: Claim, beside: _Beside) -> Finding | None:
@@ -452,8 +461,22 @@ def _malformed(probes: Probes, answer: Answer) -> Finding | None:
     return Finding(outcome="unusable", reason="malformed_answer", detail=detail, unusable=expected)
 
 
-def _drawn(offsets: Sequence[int], count: int, random_bytes: RandomBytes) -> list[int]:
-    """`count` of them, each set of so many as likely as any other."""
-    left = list(offsets)
-    # 64 bits a draw: the remainder favours nobody by more than one in 2^40.
-    return [left.pop(int.from_bytes(random_bytes(8), "big") % len(left)) for _ in range(min(count, len(offsets)))]
+def _drawn(uncertainties: Mapping[int, float], count: int, random_bytes: RandomBytes) -> set[int]:
+    """Up to `count` of these offsets: half of them each as likely as any other, so that nobody gains by feigning to be
+    certain, and half by how uncertain the executor says it was there, because where all is certain any two models
+    agree."""
+    left = dict.fromkeys(uncertainties, 1.0)
+    drawn: set[int] = set()
+    for number in range(min(count, len(left))):
+        if number == (count + 1) // 2:
+            left = {offset: UNCERTAINTY_MIN + uncertainties[offset] for offset in left}
+        ends = list(accumulate(left.values()))
+        at = bisect_right(ends, _fraction(random_bytes) * ends[-1])
+        chosen = list(left)[min(at, len(left) - 1)]
+        del left[chosen]
+        drawn.add(chosen)
+    return drawn
+
+
+def _fraction(random_bytes: RandomBytes) -> float:
+    return int.from_bytes(random_bytes(7), "big") / (1 << 56)
