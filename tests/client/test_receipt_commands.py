@@ -98,12 +98,13 @@ def test_a_file_with_any_value_altered_does_not_verify(operate: Operate, kept_fi
         inner: Any = edited
         for step in path[:-1]:
             inner = inner[step]
+        nobody_knows = path[-1] in ("version", "kind", "state") or inner[path[-1]] is None
         inner[path[-1]] = altered(inner[path[-1]])
         other = tmp_path / "edited.json"
         other.write_text(json.dumps(edited))
         printed = operate("receipt", "verify", str(other))
-        # A version or kind that nobody knows is no receipt at all.
-        assert printed.code == (2 if path[-1] in ("version", "kind") else CHANGED), path
+        # A version, kind or state that nobody knows, or a number for what is not there, is no receipt at all.
+        assert printed.code == (2 if nobody_knows else CHANGED), path
         assert "all that can be checked" not in printed.out
 
 
@@ -155,7 +156,7 @@ def test_verify_offline_as_promised(operate: Operate, kept_answer: KeptAnswer, k
     matches_golden("receipt-verify", with_fixed_values(printed.out))
     answer = matches_schema("receipt-verify", operate("receipt", "verify", str(kept_file), *known, "--json").out)
     assert [check["name"] for check in answer["checks"]] == [
-        "record", "coordinator", "signer", "input", "result", "batch",
+        "record", "coordinator", "signer", "input", "result", "batch", "audit",
     ]  # fmt: skip
     assert answer["passed"] is True
     assert any("on Ethereum" in each for each in answer["unproven"])
@@ -200,7 +201,9 @@ async def test_show_and_verify_by_id_as_promised(network: Network, request_id: s
     verified = await operating("receipt", "verify", request_id, "--json")
     checks = {check["name"]: check["passed"] for check in json.loads(verified.out)["checks"]}
     assert verified.code == 0
-    assert checks == dict.fromkeys(["record", "coordinator", "batch", "request", "record shown", "batch shown"], True)
+    assert checks == dict.fromkeys(
+        ["record", "coordinator", "batch", "audit", "request", "record shown", "batch shown"], True
+    )
 
 
 # Refreshed
@@ -227,7 +230,9 @@ async def test_an_answer_saved_at_once_gets_the_proof_of_its_batch_later(
     again = await operating("receipt", "refresh", str(path))
     assert with_fixed_values(again.out) == "✓ it has the proof of batch 3\n"
     verified = await operating("receipt", "verify", str(path), "--json")
-    assert (verified.code, [check["name"] for check in json.loads(verified.out)["checks"]][-1]) == (0, "batch")
+    assert (verified.code, [check["name"] for check in json.loads(verified.out)["checks"]][-2:]) == (
+        0, ["batch", "audit"],
+    )  # fmt: skip
 
 
 @on_the_shared_network

@@ -14,8 +14,9 @@ from parallelix.chain.errors import AnchorRefused, BadArgument, BadResult, RpcRe
 from parallelix.chain.records_audit import require_consistent
 from parallelix.chain.rpc import Rpc
 from parallelix.protocol.encoding import from_hex, to_hex
-from parallelix.protocol.receipts import Receipt
-from parallelix.protocol.records import Batch, record_hash_bytes
+from parallelix.protocol.receipts import AuditPart, MerkleProof, Receipt
+from parallelix.protocol.records import Batch, Record, record_hash_bytes
+from parallelix.protocol.sampling import Epoch
 
 ANCHOR = "ExecutionAnchor"
 SPAN_BLOCKS_MAX = 50_000
@@ -99,20 +100,50 @@ async def look_up(rpc: Rpc, deployment: Deployment, receipt: Receipt, *, confirm
     return OnChain(
         holds=True,
         confirmed=confirmed,
-        verified=await _verifies(views, receipt, batch),
+        verified=await _verifies(views, receipt.record, batch, receipt.proof),
         head=head,
         found=found,
         at=0 if found is None else await rpc.block_time(found.block),
     )
 
 
-async def _verifies(views: ExecutionAnchorViews, receipt: Receipt, batch: Batch) -> bool:
-    proof = receipt.proof
+async def audit_anchored(rpc: Rpc, deployment: Deployment, receipt: Receipt, *, confirmations: int) -> bool | None:
+    """Whether the anchor keeps the batch of the receipt's audit that deep, and leads the audit's record to its root;
+    None where the receipt has no such batch. Raises as `look_up`."""
+    audit = receipt.audit
+    if not isinstance(audit, AuditPart):
+        return None
+    anchor = await _anchor_of(rpc, deployment)
+    deepest = await rpc.block_number() - confirmations
+    views = ExecutionAnchorViews(rpc, anchor)
+    asked = False
+    for each in audit.records:
+        if each.batch is None:
+            continue
+        asked = True
+        root = from_hex(each.batch.merkle_root, name="merkle_root", length_bytes=32)
+        is_deep = deepest >= deployment.contracts[ANCHOR].block_number and await ExecutionAnchorViews(
+            rpc, anchor, block=deepest
+        ).holds(each.batch.number, root)
+        if not is_deep or not await _verifies(views, each.record, each.batch, each.proof):
+            return False
+    return True if asked else None
+
+
+async def epoch_anchored(rpc: Rpc, deployment: Deployment, epoch: Epoch) -> bool:
+    """Whether the anchor was told this commitment, and the secret too where the epoch has one."""
+    views = ExecutionAnchorViews(rpc, await _anchor_of(rpc, deployment))
+    if to_hex(await views.commitment_of(epoch.epoch)) != epoch.commitment:
+        return False
+    return not epoch.secret or to_hex(await views.secret_of(epoch.epoch)) == epoch.secret
+
+
+async def _verifies(views: ExecutionAnchorViews, record: Record, batch: Batch, proof: MerkleProof | None) -> bool:
     if proof is None:
         return False
     siblings = [from_hex(each, name="sibling", length_bytes=32) for each in proof.siblings]
     try:
-        return await views.verify(batch.number, record_hash_bytes(receipt.record), proof.index, proof.count, siblings)
+        return await views.verify(batch.number, record_hash_bytes(record), proof.index, proof.count, siblings)
     except AnchorRefused:
         return False
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from parallelix.protocol.requests import AuditState
 from parallelix.protocol.work import Usage
 
 
@@ -58,6 +59,10 @@ class VerifyAnswer(msgspec.Struct, frozen=True, kw_only=True):
     coordinator: str
     checks: tuple[CheckAnswer, ...]
     unproven: tuple[str, ...]
+    audit: AuditState | Literal[""] = ""
+    """Empty for a receipt from before receipts told of audits."""
+    audit_reason: str = ""
+    refunded_wei: str = "0"
     anchored: AnchoredAnswer | None = None
 
 
@@ -68,6 +73,7 @@ class RefreshAnswer(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str
     changed: bool
     batch: int | None
+    audit: AuditState | Literal[""] = ""
 
 
 class LoginAnswer(msgspec.Struct, frozen=True, kw_only=True):

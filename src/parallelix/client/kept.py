@@ -6,12 +6,11 @@ from typing import Any, Literal
 
 import msgspec
 
+from parallelix.client import audits
 from parallelix.protocol import canonical, payloads, receipts, work
 from parallelix.protocol.errors import Malformed
 from parallelix.protocol.receipts import Check, Receipt
 from parallelix.protocol.requests import CreateRequest, ResultView
-
-LOCAL_ANCHOR = "local"
 
 
 class KeptAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,7 +67,7 @@ def unproven(receipt: Receipt, *, coordinator_known: bool, asked_of_chain: bool 
         left.append(f"that {receipt.coordinator} is the coordinator you dealt with: give its address by --coordinator")
     if receipt.batch is None:
         left.append("that the record is in a batch: none was confirmed yet; later: receipt refresh")
-    elif receipt.anchor == LOCAL_ANCHOR:
+    elif receipt.anchor == audits.LOCAL_ANCHOR:
         left.append(
             f"that batch {receipt.batch.number} is on Ethereum: this coordinator keeps its batches itself "
             "(anchor: local)"
@@ -78,5 +77,6 @@ def unproven(receipt: Receipt, *, coordinator_known: bool, asked_of_chain: bool 
             f"that batch {receipt.batch.number} is on chain {receipt.chain_id}, which was not asked: give --deployment "
             "and --rpc"
         )
-    left.append("that the answer is good, or that the node computed honestly; nor does a receipt say which node it was")
+    left += audits.unproven(receipt, asked_of_chain=asked_of_chain)
+    left.append(audits.about_the_answer(receipt))
     return left

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from parallelix import private_files
-from parallelix.client import amounts, answers, kept
+from parallelix.client import amounts, answers, audits, kept
 from parallelix.client import config as configs
 from parallelix.client.commands.asking import Chain
 from parallelix.client.commands.extras import needing
@@ -20,16 +20,18 @@ from parallelix.client.errors import EXIT_UNVERIFIED, FileRefused
 from parallelix.client.kept import KeptAnswer
 from parallelix.protocol import receipts
 from parallelix.protocol.errors import Malformed
+from parallelix.protocol.receipts import AuditPart
 
 if TYPE_CHECKING:
     from parallelix.client.sdk import Client
     from parallelix.protocol.receipts import Check, Receipt
+    from parallelix.protocol.records import Batch
     from parallelix.terminal import Console
 
 FILE_BYTES_MAX = 128 * 1024 * 1024
 """A result of 40 MiB as JSON inside JSON, a long prompt, and some to spare."""
 CHECK_COLUMNS = 13
-ON_CHAIN = frozenset({"chain", "anchored", "in anchored", "batch there", "confirmed"})
+ON_CHAIN = frozenset({"chain", "anchored", "in anchored", "batch there", "confirmed", "audit there", "epoch there"})
 """The names of the checks that a chain makes."""
 
 _REQUEST_ID = re.compile(r"req_[0-9a-f]{64}")
@@ -49,12 +51,29 @@ def show(console: Console, request_id: str, *, url: str) -> None:
     console.pair("tokens", f"{record.usage.prompt_tokens} prompt, {record.usage.completion_tokens} answer")
     console.pair("time", f"{moment(record.started_at)} to {moment(record.finished_at)}")
     console.pair("charge", amounts.shown(receipt.charge_wei))
-    batch = receipt.batch
-    console.pair("batch", "not confirmed yet" if batch is None else f"number {batch.number}, {batch.count} records")
+    console.pair("batch", _batch_words(receipt.batch))
+    _print_audit(console, receipt)
     console.pair("anchor", f"{receipt.anchor}, chain {receipt.chain_id}")
     console.pair("signed by", receipt.coordinator)
     console.remark(f"keep it: parallelix receipt show {record.request_id} --json > receipt.json")
     console.value(receipt)
+
+
+def _print_audit(console: Console, receipt: Receipt) -> None:
+    console.pair("audit", audits.said_of(receipt))
+    audit = receipt.audit
+    if not isinstance(audit, AuditPart) or audit.state == "off":
+        return
+    out = "its secret is out" if audit.epoch is not None and audit.epoch.secret else "its secret is not out yet"
+    console.pair("drawn at", f"{receipt.record.rate} %, epoch {receipt.record.epoch}; {out}")
+    for each in audit.records:
+        console.pair("audit record", f"number {each.record.sequence} of the chain")
+        console.pair("its hash", each.record_hash)
+        console.pair("its batch", _batch_words(each.batch))
+
+
+def _batch_words(batch: Batch | None) -> str:
+    return "not confirmed yet" if batch is None else f"number {batch.number}, {batch.count} records"
 
 
 def verify(
@@ -107,8 +126,16 @@ def refresh(console: Console, path: Path, *, url: str) -> None:
         console.warn("its batch is not confirmed yet; try again in some minutes")
     else:
         console.done(f"it has the proof of batch {batch}")
+    for each in audits.unproven(new, asked_of_chain=True):
+        console.warn(f"not proven yet: {each}")
     console.value(
-        answers.RefreshAnswer(path=str(path), request_id=new.record.request_id, changed=after != before, batch=batch)
+        answers.RefreshAnswer(
+            path=str(path),
+            request_id=new.record.request_id,
+            changed=after != before,
+            batch=batch,
+            audit=new.audit.state if isinstance(new.audit, AuditPart) else "",
+        )
     )
 
 
@@ -131,7 +158,7 @@ class _Verdict:
     def told(
         self, of_chain: list[Check], anchored: answers.AnchoredAnswer | None, *, asked_of_chain: bool = True
     ) -> int:
-        checks = [*self.checks, *of_chain]
+        checks, audit = [*self.checks, *of_chain], self.receipt.audit
         unproven = kept.unproven(self.receipt, coordinator_known=self.known, asked_of_chain=asked_of_chain)
         answer = answers.VerifyAnswer(
             passed=all(holds for _, holds, _ in checks),
@@ -140,14 +167,17 @@ class _Verdict:
             coordinator=self.receipt.coordinator,
             checks=tuple(answers.CheckAnswer(name=name, passed=holds, message=words) for name, holds, words in checks),
             unproven=tuple(unproven),
+            audit=audit.state if isinstance(audit, AuditPart) else "",
+            audit_reason=audits.reason_of(audit) if isinstance(audit, AuditPart) else "",
+            refunded_wei=audit.refunded_wei if isinstance(audit, AuditPart) else "0",
             anchored=anchored,
         )
-        _print(self.console, answer, told_prompt=self.told_prompt)
+        _print(self.console, answer, told_prompt=self.told_prompt, audit=audits.said_of(self.receipt))
         self.console.value(answer)
         return 0 if answer.passed else EXIT_UNVERIFIED
 
 
-def _print(console: Console, answer: answers.VerifyAnswer, *, told_prompt: bool) -> None:
+def _print(console: Console, answer: answers.VerifyAnswer, *, told_prompt: bool, audit: str) -> None:
     console.heading("receipt of")
     console.plain(f"   {answer.request_id}")
     for check in answer.checks:
@@ -161,6 +191,8 @@ def _print(console: Console, answer: answers.VerifyAnswer, *, told_prompt: bool)
     console.done("all that can be checked by arithmetic holds")
     if answer.anchored is not None:
         console.done("the record was anchored as it is here; nobody can change, drop or backdate it any more")
+    if answer.audit != "off":
+        (console.done if answer.audit == "agree" else console.warn)(f"audit: {audit}")
     if not told_prompt:
         console.warn("not compared with a prompt and an answer: `ask --save` keeps them together")
     for each in answer.unproven:

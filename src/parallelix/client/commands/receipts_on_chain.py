@@ -7,11 +7,12 @@ from collections.abc import Callable
 from parallelix.chain import anchored
 from parallelix.chain.anchored import ANCHOR, OnChain
 from parallelix.chain.deployment_file import Deployment
+from parallelix.chain.rpc import Rpc
 from parallelix.client.answers import AnchoredAnswer
 from parallelix.client.commands.asking import Chain
 from parallelix.client.commands.on_chain import deployment_of, ended, on_chain, require_rpc
 from parallelix.protocol.errors import Malformed
-from parallelix.protocol.receipts import Check, Receipt
+from parallelix.protocol.receipts import AuditPart, Check, Receipt
 from parallelix.terminal import Console
 
 Told = Callable[[list[Check], AnchoredAnswer | None], int]
@@ -28,15 +29,28 @@ def asked_of_chain(console: Console, receipt: Receipt, chain: Chain, told: Told)
             words = "the anchor keeps its batch; the receipt has none yet: run `parallelix receipt refresh` first"
             return told([of_file, ("anchored", False, words)], None)
         try:
-            found = on_chain(
-                rpc,
-                lambda endpoint: anchored.look_up(endpoint, deployment, receipt, confirmations=chain.confirmations),
-            )
+            found, of_audit = on_chain(rpc, lambda endpoint: _looked_up(endpoint, deployment, receipt, chain))
         except Malformed as error:
             return told([of_file, ("anchored", False, f"the anchor keeps its batch; {error.message}")], None)
-        return told([of_file, *_checks(receipt, found, chain.confirmations)], _answer(deployment, receipt, found))
+        return told(
+            [of_file, *_checks(receipt, found, chain.confirmations), *of_audit], _answer(deployment, receipt, found)
+        )
 
     return ended(console, work)
+
+
+async def _looked_up(rpc: Rpc, deployment: Deployment, receipt: Receipt, chain: Chain) -> tuple[OnChain, list[Check]]:
+    found = await anchored.look_up(rpc, deployment, receipt, confirmations=chain.confirmations)
+    of_audit: list[Check] = []
+    there = await anchored.audit_anchored(rpc, deployment, receipt, confirmations=chain.confirmations)
+    if there is not None:
+        words = "the anchor keeps the batch of the audit too, and leads from the audit's record to its root"
+        of_audit.append(("audit there", there, words))
+    epoch = receipt.audit.epoch if isinstance(receipt.audit, AuditPart) else None
+    if epoch is not None:
+        words = f"the anchor keeps what epoch {epoch.epoch} committed to" + (", and its secret" if epoch.secret else "")
+        of_audit.append(("epoch there", await anchored.epoch_anchored(rpc, deployment, epoch), words))
+    return found, of_audit
 
 
 def _names_the_deployment(receipt: Receipt, deployment: Deployment) -> Check:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from parallelix import private_files
-from parallelix.client import amounts, answers
+from parallelix.client import amounts, answers, audits
 from parallelix.client import config as configs
 from parallelix.client.commands.opening import asked, moment
 from parallelix.client.errors import ConfigRefused, FileRefused, ended
@@ -236,6 +236,8 @@ def _print_request(console: Console, view: RequestView) -> None:
     else:
         settled = "" if view.settled else ", posted once its batch is confirmed"
         console.pair("charge", amounts.shown(view.charge_wei) + settled)
+    if view.audit != "off":
+        console.pair("audit", audits.said(view.audit, view.audit_reason, view.refunded_wei))
     if view.record_hash is not None:
         console.pair("record", view.record_hash)
 
