@@ -46,7 +46,12 @@ def outcome(*attempts: AttemptRow, steps: dict[int, float] | None = None) -> dem
     )
     by_request = {scene.request_id(0): steps if steps is not None else IN_ORDER}
     return demo.Outcome(
-        evidence=scene.evidence(), attempts=list(attempts), steps=by_request, killed=killed, seconds=1.0
+        evidence=scene.evidence(),
+        attempts=list(attempts),
+        steps=by_request,
+        killed=killed,
+        seconds=1.0,
+        audited=demo.Audited(removed=True, served=7, opened=2, verdicts={"agree": 1, "disagree": 1}),
     )
 
 
@@ -61,6 +66,8 @@ def test_it_has_happened_only_when_a_node_died_at_work_and_a_cheat_was_caught() 
     ]
     assert demo.happened(outcome(LOST)) == ["no tampered result was rejected"]
     assert len(demo.happened(outcome(LOST, REJECTED, steps={1: 5.0}))) == 1
+    stays = replace(outcome(LOST, REJECTED), audited=demo.Audited(removed=False, served=90, opened=9, verdicts={}))
+    assert demo.happened(stays) == ["audits did not remove node 4, which runs another model than it says"]
 
 
 @pytest.mark.parametrize(
@@ -140,7 +147,10 @@ def test_the_demonstration_succeeds_in_its_reduced_form(tmp_path: Path) -> None:
     assert [claim["name"] for claim in results["circle"]] == list(CLAIMS)
     assert (results["lost"], results["charged_twice"], results["chain_valid"]) == (0, 0, True)
     assert results["attempts_lost_with_the_killed_node"] and results["attempts_rejected"]
-    assert [request["state"] for request in results["requests"]] == ["completed"] * 12
+    assert {request["state"] for request in results["requests"]} == {"completed"} and len(results["requests"]) >= 12
+    audits = results["audits"]
+    assert audits["cheat_removed"] and audits["cheat_requests_until_removed"] <= demo.AUDITED_REQUESTS_MAX
+    assert audits["verdicts"]["agree"] and audits["refunded"] == audits["verdicts"].get("disagree", 0)
     wanted = {"id", "state", "steps", "attempts", "tokens", "ms", "record_hash", "charge_wei", "hold_wei"}
     assert all(set(request) == wanted for request in results["requests"])
     assert any(len(request["steps"]) == 14 for request in results["requests"])

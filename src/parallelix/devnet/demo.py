@@ -1,4 +1,7 @@
-"""`make demo`: a whole network on this machine, asked 24 things at once while one node is killed and another cheats.
+"""`make demo`: a whole network on this machine, asked 24 things at once while one node is killed and two others cheat.
+
+One cheat changes an answer after proving it: verification sees that at once. The other runs a smaller promise: another
+model than it says, with every proof in order. Only audits can tell; it is asked on until they have removed it.
 
 It stands on a chain of its own: the requester's deposit pays, records are anchored, nodes are staked for and earn, and
 in the end everybody gets out what is theirs (circle.py). It prints the fourteen steps of one request, all requests, and
@@ -52,9 +55,11 @@ PROMPTS = 24
 PROMPTS_MIN = 12
 """As many as there are slots, so that every node gets work, the cheat too."""
 SEED = 1
-NODES = 3
+NODES = 5
 CHEAT = 3
-"""The number of the node that cheats."""
+"""The number of the node that changes answers after proving them."""
+SUBSTITUTE = 4
+"""The number of the node that runs another model than it says."""
 SLOTS = 4
 SETTINGS = {
     "log_steps": True,
@@ -69,6 +74,10 @@ SETTINGS = {
     # Long beside a heartbeat, so that a busy machine does not take a slow node for a dead one.
     "offline_seconds": 8.0,
     "acknowledge_seconds": 30.0,
+    # Short, so that their secrets are shown and every draw can be checked before the end.
+    "audits": True,
+    "epoch_seconds": 10.0,
+    "audit_queue_seconds": 60.0,
 }
 BLOCK_SECONDS = 1
 DEADLINE_SECONDS = 120.0
@@ -78,9 +87,15 @@ END_SECONDS = 300.0
 SETTLE_SECONDS = 60.0
 FREEZE_SECONDS = 0.5
 """How long the node to be killed stands still first: what it sent before has arrived by then."""
+WAVE = 8
+"""Questions at a time, once the first ones have their answers, until the audits have removed the second cheat."""
+AUDITED_REQUESTS_MAX = 90
+"""As many of its own requests as it may have served by then."""
+REMOVED_SECONDS = 180.0
 LOOK_SECONDS = 0.02
 SHOW_SECONDS = 0.25
 ANSWERS_SHOWN = 4
+ROWS_MAX = PROMPTS
 ANSWER_CHARACTERS = 230
 ROUNDING_MS = 2.0
 """Step 8 comes from another process's log, which counts whole milliseconds."""
@@ -121,6 +136,16 @@ class Killed:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Audited:
+    """What audits found out. `served` counts the requests that the second cheat had answered when it was removed."""
+
+    removed: bool
+    served: int
+    opened: int
+    verdicts: Mapping[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
     """All that is left when the network has stopped."""
 
@@ -129,6 +154,7 @@ class Outcome:
     steps: dict[str, dict[int, float]]
     killed: Killed
     seconds: float
+    audited: Audited
     claims: tuple[Claim, ...] = ()
     """What was found in the contracts, act by act."""
     controls: tuple[tuple[str, bool], ...] = ()
@@ -182,14 +208,17 @@ async def play(console: Console, folder: Path, count: int) -> Outcome:
     try:
         await net.start_chain(console.live)
         _tell_chain(console, net)
-        console.live("starting a coordinator and three nodes")
+        console.live(f"starting a coordinator and {NODES} nodes")
         await net.start_coordinator()
+        faults = {CHEAT: Fault.TAMPERED, SUBSTITUTE: Fault.SUBSTITUTED}
         for number in net.seats:
-            net.start_node(number, faulty_node(Fault.TAMPERED, gguf, slots=SLOTS) if number == CHEAT else None)
+            fault = faults.get(number)
+            net.start_node(number, faulty_node(fault, gguf, slots=SLOTS) if fault is not None else None)
         await net.online(NODES)
         console.done(f"coordinator at {net.url}, {NODES} nodes online")
         console.plain("  each is a process of its own; the model is a real one, and very small")
         console.plain(f"  node {CHEAT} is a cheat: it changes the text of an answer after proving it")
+        console.plain(f"  node {SUBSTITUTE} is another: it runs a different model, and proves that well")
         async with circle(console, net) as acts:
             return await _whole_circle(console, net, acts, count)
     finally:
@@ -218,7 +247,7 @@ async def _whole_circle(console: Console, net: Network, acts: Circle, count: int
         with Store(net) as store:
             outcome = await _ask_and_kill(console, net, requester, store, bodies)
             stays = outcome.killed.number
-            leaves = next(number for number in net.seats if number not in (stays, CHEAT))
+            leaves = next(number for number in net.seats if number not in (stays, CHEAT, SUBSTITUTE))
             await acts.ends(outcome.evidence, stays=stays, leaves=leaves, removed=CHEAT)
             # With all that the way out has posted.
             found = replace(outcome.evidence, transfers=tuple(store.transfers()))
@@ -248,12 +277,63 @@ async def _ask_and_kill(
         seconds = time.monotonic() - started
         console.done(f"all {count} have their answers after {seconds:.1f} s; node {killed.number} is started again")
         net.start_node(killed.number)
-        await _until_settled(console, requester, ids)
-        found = await gathering.gather(net, requester, store, dict(zip(ids, bodies, strict=True)))
+        asked = dict(zip(ids, bodies, strict=True))
+        asked |= await _ask_until_removed(console, net, requester, store)
+        await _until_settled(console, requester, list(asked))
+        audited = _audited(net, store)
+        found = await gathering.gather(net, requester, store, asked)
         steps = gathering.steps(net, found.transfers)
-        return Outcome(evidence=found, attempts=store.attempts(), steps=steps, killed=killed, seconds=seconds)
+        return Outcome(
+            evidence=found,
+            attempts=store.attempts(),
+            steps=steps,
+            killed=killed,
+            seconds=seconds,
+            audited=audited,
+        )
     finally:
         watching.cancel()
+
+
+async def _ask_until_removed(
+    console: Console, net: Network, requester: Requester, store: Store
+) -> dict[str, CreateRequest]:
+    """Asks on, a few at a time, until the cheat that only audits can find is gone. What was asked, by id."""
+    asked: dict[str, CreateRequest] = {}
+    indices = itertools.count(PROMPTS)
+    try:
+        async with asyncio.timeout(REMOVED_SECONDS):
+            while not _is_removed(net) and _served(net, store) < AUDITED_REQUESTS_MAX:
+                bodies = [_prompt(3 * next(indices) + 2) for _ in range(WAVE)]
+                ids = await asyncio.gather(*map(requester.create, bodies))
+                asked |= dict(zip(ids, bodies, strict=True))
+                await _until_ended(console, net, requester, list(ids))
+    except TimeoutError as error:
+        raise DemoFailed(f"after {REMOVED_SECONDS:g} s audits have not removed node {SUBSTITUTE}") from error
+    if asked:
+        console.done(f"{len(asked)} more asked meanwhile; {_served(net, store)} answers came from node {SUBSTITUTE}")
+    return asked
+
+
+def _is_removed(net: Network) -> bool:
+    node_id = str(net.seats[SUBSTITUTE].node_id)
+    return any(line["event"] == "node.convicted" and line["node_id"] == node_id for line in gathering.logged(net))
+
+
+def _served(net: Network, store: Store) -> int:
+    """How many results of the second cheat were taken."""
+    node_id = str(net.seats[SUBSTITUTE].node_id)
+    return sum(each.node_id == node_id and each.state == AttemptState.COMPLETED for each in store.attempts())
+
+
+def _audited(net: Network, store: Store) -> Audited:
+    ended = [line for line in gathering.logged(net) if line["event"] == "audit.ended" and not line["prepared"]]
+    return Audited(
+        removed=_is_removed(net),
+        served=_served(net, store),
+        opened=len(ended),
+        verdicts=Counter(line["verdict"] for line in ended),
+    )
 
 
 async def _kill_one(console: Console, net: Network, store: Store) -> Killed:
@@ -279,7 +359,7 @@ async def _kill_one(console: Console, net: Network, store: Store) -> Killed:
 
 def _streaming(net: Network, store: Store) -> list[AttemptRow]:
     """Attempts of honest nodes whose first words have arrived and whose result has not."""
-    cheat = str(net.seats[CHEAT].node_id)
+    cheats = {str(net.seats[number].node_id) for number in (CHEAT, SUBSTITUTE)}
     begun = {
         (line["request_id"], line["attempt_number"])
         for line in gathering.logged(net)
@@ -288,7 +368,7 @@ def _streaming(net: Network, store: Store) -> list[AttemptRow]:
     return [
         each
         for each in store.attempts()
-        if each.state == AttemptState.RUNNING and each.node_id != cheat and (each.request_id, each.number) in begun
+        if each.state == AttemptState.RUNNING and each.node_id not in cheats and (each.request_id, each.number) in begun
     ]
 
 
@@ -356,8 +436,12 @@ def _sentence(net: Network, line: Mapping[str, Any]) -> str:
             return f"attempt.rejected {_short(line['request_id'])}: {line['reason']}; it goes to another node"
         case "attempt.redispatched" if line["reason"] != "poe_mismatch":
             return f"attempt.redispatched {_short(line['request_id'])}: {line['reason']}"
+        case "audit.ended" if line["verdict"] == "disagree" and not line["prepared"]:
+            return f"audit.disagree: node {net.number_of(line['node_id'])}, {line['reason']}; the requester is refunded"
+        case "node.convicted":
+            return f"node.convicted: node {net.number_of(line['node_id'])}, by what its audits found as {line['role']}"
         case "node.removed":
-            return f"node.removed: node {net.number_of(line['node_id'])}, too many rejected results"
+            return f"node.removed: node {net.number_of(line['node_id'])} gets no more work, and earns nothing"
         case "node.offline":
             return f"node.offline: node {net.number_of(line['node_id'])} gives no sign of life"
         case "request.failed":
@@ -388,6 +472,8 @@ def show(console: Console, outcome: Outcome) -> None:
     console.heading("all requests")
     for line in table(found):
         console.plain(line)
+    if len(found.asked) > ROWS_MAX:
+        console.plain(f"  … and {len(found.asked) - ROWS_MAX} more, asked until audits had removed node {SUBSTITUTE}")
     if outcome.table is not None:
         console.plain("")
         rewards_print.show(console, outcome.table)
@@ -413,7 +499,7 @@ def step_lines(view: RequestView, steps: Mapping[int, float]) -> list[str]:
         2: f"hold {_prlx(view.hold_wei)}",
         7: "the first words arrive",
         8: "made on the node",
-        11: "audits off",
+        11: "drawn by the epoch's secret" if view.audit != "not_drawn" else "not drawn",
         12: f"durable as record {_short(view.record_hash or '')}",
         14: f"charged {_prlx(view.charge_wei)}, the rest released",
     }
@@ -425,7 +511,7 @@ def step_lines(view: RequestView, steps: Mapping[int, float]) -> list[str]:
 
 def table(found: Evidence) -> list[str]:
     lines = ["  request        state      re-disp.      tokens     ms  record hash"]
-    for view in sorted(found.views.values(), key=lambda view: (view.created_at, view.id)):
+    for view in sorted(found.views.values(), key=lambda view: (view.created_at, view.id))[:ROWS_MAX]:
         tokens = f"{view.usage.prompt_tokens} + {view.usage.completion_tokens}" if view.usage else "-"
         redispatches = str(view.attempts - 1) if view.attempts > 1 else "-"
         lines.append(
@@ -480,6 +566,13 @@ def results(outcome: Outcome, findings: Findings) -> dict[str, Any]:
         "attempts_lost_with_the_killed_node": len(_lost_with_the_node(outcome)),
         "attempts_rejected": len(_rejected(outcome)),
         "seconds": round(outcome.seconds, 1),
+        "audits": {
+            "opened": outcome.audited.opened,
+            "verdicts": dict(outcome.audited.verdicts),
+            "cheat_removed": outcome.audited.removed,
+            "cheat_requests_until_removed": outcome.audited.served,
+            "refunded": sum(view.audit == "disagree" for view in found.views.values()),
+        },
         "circle": outcome.claims,
     }
 
@@ -491,6 +584,8 @@ def happened(outcome: Outcome) -> list[str]:
         missing.append("the killed node took no request with it")
     if not _rejected(outcome):
         missing.append("no tampered result was rejected")
+    if not outcome.audited.removed:
+        missing.append(f"audits did not remove node {SUBSTITUTE}, which runs another model than it says")
     if not request_to_show(outcome):
         missing.append("of no request all fourteen steps are known in their order")
     return missing
@@ -520,6 +615,8 @@ def conclude(console: Console, outcome: Outcome, path: Path, report: Report) -> 
     _verdict(console, f"ledger: {len(found.transfers)} postings, each hold charged or released", findings.ledger)
     rejected, lost = len(_rejected(outcome)), len(_lost_with_the_node(outcome))
     _verdict(console, f"{rejected} tampered results rejected, {lost} attempts died with the killed node", missing)
+    verdicts = ", ".join(f"{count} {verdict}" for verdict, count in sorted(outcome.audited.verdicts.items()))
+    _verdict(console, f"audits: {outcome.audited.opened} ({verdicts}); the cheat served {outcome.audited.served}", [])
     broken = [f"{claim.name}: {fault}" for claim in outcome.claims for fault in claim.faults]
     _verdict(console, f"contracts: {len(outcome.claims)} claims hold, from the deposit to the last withdrawal", broken)
     missed = [control.name for control in report.controls if not control.caught]
@@ -561,10 +658,10 @@ def main(
     report: Annotated[Path, typer.Option(help="The JSON file to write.")] = Path("reports/demo.json"),
     requests: Annotated[int, typer.Option(min=PROMPTS_MIN, help="Prompts sent at once.")] = PROMPTS,
 ) -> None:
-    """A whole network on this machine: prompts at once, a killed node, a cheating node, and everything checked."""
+    """A whole network on this machine: prompts at once, a killed node, two cheating ones, and everything checked."""
     console = Console.standard(json=False)
     written = Report("demo", f"python -m parallelix.devnet.demo --requests {requests} --report {report}", seed=SEED)
-    console.heading(f"ParalleliX: {requests} prompts at once, one node killed, one node cheating")
+    console.heading(f"ParalleliX: {requests} prompts at once, one node killed, two cheating")
     with tempfile.TemporaryDirectory(prefix="parallelix-demo-") as folder:
         try:
             outcome = asyncio.run(play(console, Path(folder), requests))
