@@ -26,8 +26,8 @@ ApiError
 ├── HeadTooLarge 431                   head_too_large
 ├── Internal 500                       internal_error
 ├── RequestFailed 502                  request_failed
-├── Unavailable 503                    overloaded, stopping, attempt_restarted, chain_unreachable, vault_halted,
-│                                      registry_halted
+├── Unavailable 503                    overloaded, starting, stopping, attempt_restarted, chain_unreachable,
+│                                      vault_halted, registry_halted
 ├── RequestExpired 504                 request_expired
 └── OperatorRefusal                    what only a node is told
     ├── NodeUnauthorised 401           bad_signature, stale_time, unknown_session
@@ -223,7 +223,15 @@ class RequestFailed(ApiError):
 
 class Unavailable(ApiError):
     status = 503
-    codes = ("overloaded", "stopping", "attempt_restarted", "chain_unreachable", "vault_halted", "registry_halted")
+    codes = (
+        "overloaded",
+        "starting",
+        "stopping",
+        "attempt_restarted",
+        "chain_unreachable",
+        "vault_halted",
+        "registry_halted",
+    )
 
 
 class RequestExpired(ApiError):

@@ -79,8 +79,9 @@ def test_the_bounds_are_those_of_the_code() -> None:
 
 
 def test_every_event_is_named() -> None:
-    assert len(NATIVE_EVENTS) == 4
-    for name in ("held", "dispatched", "running", "delta", "attempt.restarted", "completed", "failed", "expired"):
+    assert len(NATIVE_EVENTS) == 5
+    names = ("held", "dispatched", "running", "delta", "attempt.restarted", "completed", "failed", "expired", "audit")
+    for name in names:
         assert f"`{name}`" in GUIDE
 
 
