@@ -235,7 +235,7 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(folder: Path, **settings: Any) -> AsyncGenerator[Scene]:
+async def scene(folder: Path, *, catalogue: str = CATALOGUE, **settings: Any) -> AsyncGenerator[Scene]:
     http = httpx.AsyncClient(base_url="http://coordinator")
     first, second = HandNode(http=http, node_id=1001), HandNode(http=http, node_id=1002)
     cooling = msgspec.structs.replace(
@@ -243,7 +243,7 @@ async def scene(folder: Path, **settings: Any) -> AsyncGenerator[Scene]:
     )
     registry = [first.registration, second.registration, cooling]
     (folder / "registry.json").write_bytes(msgspec.json.encode(registry))
-    (folder / "catalogue.toml").write_text(CATALOGUE)
+    (folder / "catalogue.toml").write_text(catalogue)
     quiet = {
         "batch_seconds": 86_400, "offline_seconds": 3600, "acknowledge_seconds": 600, "poll_seconds": 0.1,
         "audits": False,
