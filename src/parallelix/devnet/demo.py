@@ -248,7 +248,7 @@ async def _whole_circle(console: Console, net: Network, acts: Circle, count: int
             outcome = await _ask_and_kill(console, net, requester, store, bodies)
             stays = outcome.killed.number
             leaves = next(number for number in net.seats if number not in (stays, CHEAT, SUBSTITUTE))
-            await acts.ends(outcome.evidence, stays=stays, leaves=leaves, removed=CHEAT)
+            await acts.ends(outcome.evidence, stays=stays, leaves=leaves, removed=SUBSTITUTE)
             # With all that the way out has posted.
             found = replace(outcome.evidence, transfers=tuple(store.transfers()))
             return replace(
@@ -267,10 +267,11 @@ async def _ask_and_kill(
 ) -> Outcome:
     started, count = time.monotonic(), len(bodies)
     watching = asyncio.create_task(_kill_one(console, net, store))
+    news = News(console, net)
     try:
         ids = await asyncio.gather(*map(requester.create, bodies))
         console.done(f"{count} prompts sent at once, all {len(set(ids))} acknowledged")
-        await _until_ended(console, net, requester, ids)
+        await _until_ended(news, net, requester, ids)
         # Every answer is there, so a node that has not been killed by now will not be.
         watching.cancel()
         killed = await _killed(watching)
@@ -278,7 +279,7 @@ async def _ask_and_kill(
         console.done(f"all {count} have their answers after {seconds:.1f} s; node {killed.number} is started again")
         net.start_node(killed.number)
         asked = dict(zip(ids, bodies, strict=True))
-        asked |= await _ask_until_removed(console, net, requester, store)
+        asked |= await _ask_until_removed(console, news, net, requester, store)
         await _until_settled(console, requester, list(asked))
         audited = _audited(net, store)
         found = await gathering.gather(net, requester, store, asked)
@@ -296,7 +297,7 @@ async def _ask_and_kill(
 
 
 async def _ask_until_removed(
-    console: Console, net: Network, requester: Requester, store: Store
+    console: Console, news: News, net: Network, requester: Requester, store: Store
 ) -> dict[str, CreateRequest]:
     """Asks on, a few at a time, until the cheat that only audits can find is gone. What was asked, by id."""
     asked: dict[str, CreateRequest] = {}
@@ -307,7 +308,7 @@ async def _ask_until_removed(
                 bodies = [_prompt(3 * next(indices) + 2) for _ in range(WAVE)]
                 ids = await asyncio.gather(*map(requester.create, bodies))
                 asked |= dict(zip(ids, bodies, strict=True))
-                await _until_ended(console, net, requester, list(ids))
+                await _until_ended(news, net, requester, list(ids))
     except TimeoutError as error:
         raise DemoFailed(f"after {REMOVED_SECONDS:g} s audits have not removed node {SUBSTITUTE}") from error
     if asked:
@@ -379,8 +380,7 @@ async def _killed(watching: asyncio.Task[Killed]) -> Killed:
         raise DemoFailed("every answer was there before a node could be killed in the middle of one") from error
 
 
-async def _until_ended(console: Console, net: Network, requester: Requester, ids: list[str]) -> None:
-    news = News(console, net)
+async def _until_ended(news: News, net: Network, requester: Requester, ids: list[str]) -> None:
     try:
         async with asyncio.timeout(END_SECONDS):
             while True:
