@@ -10,8 +10,8 @@ likely next tokens. Rules that follow from what runtimes give and hide:
                 was tokenised otherwise, and the numbers mean nothing. Entries that may stand for several tokens leave
                 as much room as their bytes can hide
     end         a text that ended of itself is probed behind its last byte too: its end must have been likely
-    verdict     distance at the usable positions, their mean and the largest, in favour of the executor where a list does
-                not say; tokens and ends that sampling as asked could not have picked; and over the whole answer tokens
+    verdict     distance at the usable positions, their mean and the largest, in favour of the executor where a list is
+                silent; tokens and ends that sampling as asked could not have picked; and over the whole answer tokens
                 too unlikely by the executor's own numbers
 
 What cannot be compared is said to be `unusable` with a reason, and never counts as agreement.
@@ -59,6 +59,8 @@ AUDITOR_SLACK_NATS = 1.0
 MISJUDGED_SHARE = 1e-4
 """How often that is not enough: one such token convicts nobody, two do."""
 UNPICKED_SHARE_MAX = 0.01
+OUTLIERS_SHARE = 0.5
+"""How far apart the rest may be, by the threshold, for single positions to count as outliers."""
 UNCERTAINTY_MIN = 0.02
 """Nats that every position is worth at least where positions are drawn by their uncertainty."""
 FABRICATED_SHARE_MAX = 0.05
@@ -177,7 +179,7 @@ def compare_answers(first: Answer, second: Answer, probes: Probes, card: Card) -
     if not pairs:
         return Finding(outcome="unusable", reason="no_position", detail=f"none of {total}", unusable=total)
     apart = [distance(one, other) for one, other in pairs]
-    return _in_figures(_by_distance(apart, card), apart, total - len(pairs))
+    return _in_figures(_by_distance(apart, card, resampled=False), apart, total - len(pairs))
 
 
 class _Beside(msgspec.Struct):
@@ -205,9 +207,13 @@ def _beside(claim: Claim, probes: Probes, answer: Answer) -> _Beside:
         extra = counted - answer.prompt_tokens[0]
         place = places.get(offset)
         if place is None and _shows_its_end(claim) and offset == len(claim.text.encode()):
-            beside.end = predicted if 0 <= extra - len(claim.entries) <= sum(map(_hideable, claim.entries)) else None
+            counted_on = 0 <= extra - len(claim.entries) <= sum(map(_hideable, claim.entries))
+            beside.end = predicted if counted_on and not beside.why_not["retokenised"] else None
             continue
         reason = "lost_text" if place is None else _why_not(claim, place, extra, predicted)
+        if beside.why_not["retokenised"]:
+            # What was read otherwise once stays in the context of all that follows.
+            reason = "retokenised"
         if place is None or reason:
             beside.why_not[reason] += 1
             continue
@@ -222,7 +228,7 @@ def _beside(claim: Claim, probes: Probes, answer: Answer) -> _Beside:
 def _compared(claim: Claim, probes: Probes, answer: Answer, card: Card) -> Finding:
     beside = _beside(claim, probes, answer)
     apart = [distance(own, theirs) for own, theirs in beside.views]
-    found = _by_distance(apart, card) or _by_tokens(claim, beside)
+    found = _by_distance(apart, card, resampled=claim.temperature >= TEMPERATURE_MIN) or _by_tokens(claim, beside)
     if found is None and not apart and (beside.end is None or claim.entries):
         reason = beside.why_not.most_common(1)[0][0] if beside.why_not else "no_prediction"
         found = Finding(outcome="unusable", reason=reason, detail=f"none of {beside.why_not.total()} positions")
@@ -248,17 +254,28 @@ def _why_not(claim: Claim, place: _Place, extra: int, predicted: Entry) -> str:
     return "no_prediction" if view_of(predicted.top) is None else ""
 
 
-def _by_distance(apart: Sequence[float], card: Card) -> Finding | None:
+def _by_distance(apart: Sequence[float], card: Card, *, resampled: bool) -> Finding | None:
+    """`resampled`: tokens were drawn by chance, and now and then one that the model's own tokenizer would not have put
+    there. If as many tokens come of it when the text is read again, the counts do not show it, and an honest node is
+    far from an auditor at some of the positions behind it: where all the others agree well, nothing is decided."""
     if not apart:
         return None
-    mean, most = _mean(apart), threshold(card, len(apart))
+    mean, most, peak = _mean(apart), threshold(card, len(apart)), peak_threshold(card)
     if mean > most:
-        detail = f"a distance of {mean:.3f} over {len(apart)} positions, at most {most:.3f}"
-        return Finding(outcome="disagree", reason="distance", detail=detail)
-    if max(apart) > peak_threshold(card):
-        detail = f"a distance of {max(apart):.3f} at one position of {len(apart)}, at most {peak_threshold(card):.3f}"
-        return Finding(outcome="disagree", reason="peak", detail=detail)
-    return None
+        reason, detail = "distance", f"a distance of {mean:.3f} over {len(apart)} positions, at most {most:.3f}"
+    elif max(apart) > peak:
+        reason, detail = "peak", f"a distance of {max(apart):.3f} at one of {len(apart)} positions, at most {peak:.3f}"
+    else:
+        return None
+    if resampled and len(apart) > 1 and _mean(_without_outliers(apart)) <= OUTLIERS_SHARE * most:
+        return Finding(outcome="unusable", reason="outliers", detail=f"{detail}; the others agree")
+    return Finding(outcome="disagree", reason=reason, detail=detail)
+
+
+def _without_outliers(apart: Sequence[float]) -> list[float]:
+    """Without the largest quarter. The first is never among them: in front of it there is nothing to read again."""
+    left = len(apart) - 1 - math.ceil(len(apart) / 4)
+    return [apart[0], *sorted(apart[1:])[: max(0, left)]]
 
 
 def _in_figures(found: Finding | None, apart: Sequence[float], unusable: int) -> Finding:
