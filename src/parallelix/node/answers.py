@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from parallelix.protocol.calibration import Card
 from parallelix.protocol.messages import Notice
 
 
@@ -76,6 +77,21 @@ class PullEvent(msgspec.Struct, frozen=True, kw_only=True):
     completed_bytes: int = 0
     total_bytes: int = 0
     done: bool = False
+
+
+class CalibrateAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """`card` is what was written to `path`. Of `audits` drawn from `answers`, `rejected` would have been held against
+    an honest node, by reason: each half is judged by a card made from the other. `rejected_by_default` would have been
+    without any card of this model. With it a distance above `threshold` disagrees."""
+
+    path: str
+    card: Card
+    answers: int
+    unauditable: int
+    audits: int
+    rejected: dict[str, int]
+    rejected_by_default: int
+    threshold: float
 
 
 class StartEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -173,6 +189,7 @@ SCHEMAS: dict[str, type[msgspec.Struct]] = {
     "init": InitAnswer,
     "logs": LogLine,
     "models": ModelsAnswer,
+    "models-calibrate": CalibrateAnswer,
     "models-pull": PullEvent,
     "probe": ProbeAnswer,
     "service": ServiceAnswer,

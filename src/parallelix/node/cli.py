@@ -106,6 +106,21 @@ def pull(
     pull(Console.standard(json=json or bool(context.obj)), name)
 
 
+@models_app.command(short_help="Measure how far honest answers of a model differ; write its card.")
+def calibrate(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The installed model to measure.")],
+    prompts: Annotated[
+        int | None, typer.Option("--prompts", metavar="N", help="Answers to measure, 4 to 240 (48 by default).")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Measure how far honest answers of a model are apart on this machine, and write its calibration card."""
+    from parallelix.node.commands import calibrate
+
+    calibrate(Console.standard(json=json or bool(context.obj)), name, prompts)
+
+
 @app.command(short_help="Run the daemon: attach, heartbeat, serve inference, prove.")
 def start(
     node_id: NodeId = None,

@@ -21,6 +21,7 @@ from parallelix.node.home import Home
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
 
+    from parallelix.node.calibrating import Measured
     from parallelix.node.probe import Machine
     from parallelix.node.runtimes.base import Model
     from parallelix.node.runtimes.ollama import PullProgress
@@ -127,16 +128,62 @@ def models(console: Console) -> None:
 
 
 def pull(console: Console, name: str) -> None:
-    if not name or len(name) > MODEL_NAME_MAX or not name.isprintable() or name != name.strip():
-        raise ConfigRefused(
-            f"model {name[:40]!r}: expected a name such as {DEFAULT_MODEL}, at most {MODEL_NAME_MAX} long"
-        )
+    _require_model_name(name)
     config = load_config(Home.from_environment())
     if config.runtime != "ollama":
         raise ConfigRefused(f"runtime {config.runtime}: has nothing to pull from; name its model files in `gguf`")
     _asked(_pull(console, config, name))
     console.done(f"{name} is installed")
     console.value(answers.PullEvent(model=name, status="success", done=True))
+
+
+def calibrate(console: Console, name: str, prompts: int | None) -> None:
+    from parallelix import private_files
+    from parallelix.node import calibrating
+    from parallelix.node import probe as hardware
+    from parallelix.node.runtime_choice import open_runtime
+    from parallelix.protocol.calibration import encode_card
+
+    _require_model_name(name)
+    count = calibrating.PROMPTS_DEFAULT if prompts is None else prompts
+    if not calibrating.PROMPTS_MIN <= count <= calibrating.PROMPTS_MAX:
+        raise ConfigRefused(f"prompts {count}: expected {calibrating.PROMPTS_MIN} to {calibrating.PROMPTS_MAX}")
+    home = Home.from_environment()
+    config = load_config(home)
+    try:
+        measured = _asked(
+            calibrating.calibrate(
+                lambda: open_runtime(config),
+                name,
+                prompts=count,
+                slots=config.slots,
+                hardware=hardware.describe_class(hardware.probe_machine()),
+                measured_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                on_progress=lambda step, done, total: console.live(f"{step} {done} of {total}"),
+            )
+        )
+    except calibrating.NotMeasurable as error:
+        raise NodeError(f"{error}; calibrate another model, or with more prompts (--prompts)") from error
+    finally:
+        console.clear_live()
+    path = home.card(measured.card.model_digest)
+    with files.key_trouble():
+        for folder in (home.root, home.cards_folder):
+            private_files.make_folder(folder)
+        private_files.replace(path, encode_card(measured.card))
+    _print_calibration(console, measured, home.shown(path))
+    console.value(
+        answers.CalibrateAnswer(
+            path=str(path),
+            card=measured.card,
+            answers=measured.answers,
+            unauditable=measured.unauditable,
+            audits=measured.audits,
+            rejected=measured.rejected,
+            rejected_by_default=measured.rejected_by_default,
+            threshold=measured.threshold,
+        )
+    )
 
 
 def service(console: Console, options: Options, *, scope: Scope, dry_run: bool) -> None:
@@ -280,6 +327,40 @@ def _print_init(
             replaced=replaced,
         )
     )
+
+
+def _require_model_name(name: str) -> None:
+    if not name or len(name) > MODEL_NAME_MAX or not name.isprintable() or name != name.strip():
+        raise ConfigRefused(
+            f"model {name[:40]!r}: expected a name such as {DEFAULT_MODEL}, at most {MODEL_NAME_MAX} long"
+        )
+
+
+def _print_calibration(console: Console, measured: Measured, path: str) -> None:
+    card, spread = measured.card, measured.card.spreads[-1]
+    rejected = sum(measured.rejected.values())
+    reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(measured.rejected.items()))
+    console.heading(f"calibration · {card.model} · {card.runtime} {card.runtime_version}")
+    lines = (
+        ("answers", f"{measured.answers}, {measured.unauditable} of them without a place to compare"),
+        ("audits", f"{measured.audits:,} drawn from them, each at some of its places"),
+        (
+            "distance",
+            f"median {spread.median:.4f}, 99 % below {spread.q99:.4f}, largest {spread.largest:.4f}",
+        ),
+        ("threshold", f"{measured.threshold:.3f}: a distance above it is held against a node"),
+        ("false rejects", f"{rejected} of {measured.audits:,}" + (f" ({reasons})" if reasons else "")),
+        ("without it", f"{measured.rejected_by_default} of {measured.audits:,}, by the threshold for any model"),
+        ("unusable", f"{100 * card.unusable_share:.1f} % of places"),
+        ("reading", f"{card.prefill_ms_per_token:.2f} ms a token"),
+        ("writing", f"{card.decode_ms_per_token:.2f} ms a token"),
+    )
+    for label, value in lines:
+        console.fact(label, value, label_columns=LABEL_COLUMNS)
+    if rejected:
+        console.warn("honest answers of this machine would be rejected: say so when you send the card")
+    console.done(f"card: {path}")
+    console.plain("  Send it to whoever runs the network: it belongs in the coordinator's cards/.")
 
 
 async def _pull(console: Console, config: Config, name: str) -> None:

@@ -66,6 +66,14 @@ class Home:
         return self.root / "node.log"
 
     @property
+    def cards_folder(self) -> Path:
+        return self.root / "cards"
+
+    def card(self, model_digest: str) -> Path:
+        """The calibration card of a model."""
+        return self.cards_folder / f"{model_digest[:16]}.json"
+
+    @property
     def lock(self) -> Path:
         return self.root / "lock"
 

@@ -165,6 +165,12 @@ def describe_cpu(cpu: Cpu) -> str:
     return f"{cpu.name} · {cpu.cores} {'core' if cpu.cores == 1 else 'cores'} · {round(cpu.memory_mib / 1024)} GB RAM"
 
 
+def describe_class(machine: Machine) -> str:
+    """What a calibration card says of a machine: its GPUs, else its processor, and the tier."""
+    what = describe_gpus(machine) if machine.has_gpu else machine.cpu.name
+    return f"{what} · tier {machine.tier}"
+
+
 def _describe(kind: tuple[str, int, Vendor], count: int) -> str:
     name, size, vendor = kind
     times = f"{count} × " if count > 1 else ""

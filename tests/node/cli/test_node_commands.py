@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -16,7 +17,7 @@ import jsonschema
 import msgspec
 import node_worlds
 import pytest
-from node_scene import SCHEMAS, UPDATE, Operate, matches_golden, matches_schema, with_fixed_values
+from node_scene import REPOSITORY, SCHEMAS, UPDATE, Operate, matches_golden, matches_schema, with_fixed_values
 
 from parallelix.node import answers, cli, keys, state
 from parallelix.node.config import load_config
@@ -79,7 +80,7 @@ def test_there_are_exactly_nine_subcommands_in_the_order_of_use(operate: Operate
     assert set(names) == set(cli.COMMANDS)
 
 
-@pytest.mark.parametrize("command", [*cli.COMMANDS, "models pull"])
+@pytest.mark.parametrize("command", [*cli.COMMANDS, "models pull", "models calibrate"])
 def test_every_subcommand_takes_json_and_its_help_fits_80_columns(operate: Operate, command: str) -> None:
     shown = operate(*command.split(), "--help").out
     assert "--json" in shown
@@ -266,6 +267,51 @@ def test_a_pull_that_fails_says_why(home: Home, operate: Operate, steps: list[di
 def test_an_odd_model_name_is_refused_before_anything_is_asked(home: Home, operate: Operate, name: str) -> None:
     refused = operate("models", "pull", name)
     assert refused.code == 2 and "\x1b" not in refused.err
+
+
+DEMONSTRATION_MODEL = REPOSITORY / "models" / "parallelix-demo.gguf"
+
+
+def test_models_calibrate_as_promised(home: Home, operate: Operate) -> None:
+    configure(home, 'runtime = "llama_cpp"', f'gguf = ["{DEMONSTRATION_MODEL}"]')
+    asked = ("models", "calibrate", "parallelix-demo", "--prompts", "4")
+    printed, as_json = operate(*asked), operate(*asked, "--json")
+    text = printed.out.replace(str(home.root), "~/.parallelix")
+    for pattern, shown in (
+        (r"\d+\.\d+ ms", "1.23 ms"),
+        (r"0\.\d{4}", "0.0012"),
+        (r"0\.\d{3}:", "0.060:"),
+        (r"\d+\.\d %", "1.3 %"),
+        (r"llama_cpp \S+", "llama_cpp 2026.10.11549"),
+    ):
+        text = re.sub(pattern, shown, text)
+    matches_golden("models-calibrate", text)
+    answer = matches_schema("models-calibrate", as_json.out)
+    path = home.card(answer["card"]["model_digest"])
+    assert answer["path"] == str(path)
+    assert path.name == hashlib.sha256(DEMONSTRATION_MODEL.read_bytes()).hexdigest()[:16] + ".json"
+    assert json.loads(path.read_text()) == answer["card"]
+    assert answer["card"]["hardware"].endswith("· tier 1")
+    assert (answer["answers"], answer["audits"], answer["rejected"], answer["rejected_by_default"]) == (4, 100, {}, 0)
+
+
+@pytest.mark.parametrize("count", ["3", "241", "0", "-1"])
+def test_prompts_beyond_the_bounds_are_refused_before_anything_is_asked(
+    home: Home, operate: Operate, count: str
+) -> None:
+    configure(home, 'ollama_url = "http://127.0.0.1:9"')
+    refused = operate("models", "calibrate", "x", "--prompts", count, "--json")
+    assert (refused.code, refused.error["error"]) == (2, "node.config_refused")
+    assert "4 to 240" in refused.error["message"]
+
+
+def test_a_model_that_is_not_there_cannot_be_calibrated(home: Home, operate: Operate) -> None:
+    with node_worlds.ollama("llama3.2:latest", version="0.12.0") as web:
+        configure(home, f'ollama_url = "{web.url}"')
+        for name, words in (("qwen3:8b", "not installed"), ("llama3.2", "no log-probabilities")):
+            refused = operate("models", "calibrate", name)
+            assert refused.code == 4 and words in " ".join(refused.err.split())
+    assert not home.cards_folder.exists()
 
 
 # service, verify, status, logs, version
