@@ -1,9 +1,10 @@
-"""Write a GGUF file again with fewer bits a weight: what a node runs that saves memory and does not say so.
+"""Write a GGUF file again with other bits a weight: fewer are what a node runs that saves memory and does not say so.
 
     python models/quantise.py models/parallelix-demo.gguf /tmp/fewer.gguf --bits 4
 
 Every matrix becomes Q4_0 or Q5_0, or plain floats where its rows are no whole number of blocks; the rest stays as it
-is. Another file, so another digest: it is for tests and measurements, made when they run.
+is. With 32 bits the weights are the same and the arithmetic is another, as on another processor. Another file has
+another digest: it is for tests and measurements, made when they run.
 """
 
 from __future__ import annotations
@@ -15,7 +16,13 @@ from typing import Any
 import gguf
 from gguf.quants import dequantize, quantize
 
-TYPES = {4: gguf.GGMLQuantizationType.Q4_0, 5: gguf.GGMLQuantizationType.Q5_0, 8: gguf.GGMLQuantizationType.Q8_0}
+TYPES = {
+    4: gguf.GGMLQuantizationType.Q4_0,
+    5: gguf.GGMLQuantizationType.Q5_0,
+    8: gguf.GGMLQuantizationType.Q8_0,
+    16: gguf.GGMLQuantizationType.F16,
+    32: gguf.GGMLQuantizationType.F32,
+}
 _OWN_FIELDS = ("GGUF.version", "GGUF.tensor_count", "GGUF.kv_count", "general.architecture", "general.file_type")
 
 
@@ -39,8 +46,7 @@ def quantise(source: Path, target: Path, *, bits: int) -> Path:
             continue
         weights = dequantize(tensor.data, tensor.tensor_type)
         kind = TYPES[bits] if weights.shape[-1] % 32 == 0 else gguf.GGMLQuantizationType.F32
-        packed = weights.astype("float32") if kind == gguf.GGMLQuantizationType.F32 else quantize(weights, kind)
-        writer.add_tensor(tensor.name, packed, raw_dtype=kind)
+        writer.add_tensor(tensor.name, quantize(weights, kind), raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
