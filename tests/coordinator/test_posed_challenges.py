@@ -96,6 +96,8 @@ async def test_a_cheap_machine_that_only_heartbeats_earns_nothing_after_its_firs
         slot = running.coordinator.clock() // 10_000
         assert not engine.uptime.is_open(node.node_id, slot)
         assert engine.pool.nodes[node.node_id].penalised
+        await until_benched(running.second)
+        assert (await running.coordinator.network()).nodes_online == 0
 
 
 async def test_a_node_that_takes_too_long_is_told_so(tmp_path: Path) -> None:

@@ -797,6 +797,14 @@ def test_a_node_that_cannot_take_a_challenge_now_is_not_given_one() -> None:
     assert len(scene.challenges()) == 1
 
 
+def test_a_node_has_one_challenge_at_a_time_however_many_slots() -> None:
+    scene = Scene()
+    scene.join(1, overruns, slots=4)
+    scene.step(challenge(1))
+    answer = scene.step(challenge(1))
+    assert isinstance(answer, effects.Refused) and answer.code == "node_busy"
+
+
 def test_a_challenge_reaches_a_benched_node_beside_good_ones() -> None:
     scene = benched_scene()
     scene.join(2, answers(30), tier=1)

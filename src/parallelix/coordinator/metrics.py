@@ -60,6 +60,9 @@ class Metrics:
         self.open_requests = Gauge("parallelix_open_requests", "Requests not yet ended", registry=self.registry)
         self.waiting_requests = Gauge("parallelix_waiting_requests", "Requests held", registry=self.registry)
         self.nodes_online = Gauge("parallelix_nodes_online", "Nodes online", registry=self.registry)
+        self.nodes_benched = Gauge(
+            "parallelix_nodes_benched", "Nodes that are there and failed a challenge", registry=self.registry
+        )
         self.slots_free = Gauge("parallelix_slots_free", "Free slots of online nodes", registry=self.registry)
         self.records = Gauge("parallelix_records", "Records in the chain", registry=self.registry)
         self.chain_block = Gauge("parallelix_chain_block", "The last block that was taken in", registry=self.registry)

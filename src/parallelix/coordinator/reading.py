@@ -331,7 +331,7 @@ class Reading:
 
     async def network(self) -> requests.NetworkView:
         engine = self.engine
-        online = [node for node in engine.pool.nodes.values() if node.online]
+        online = [node for node in engine.pool.nodes.values() if node.counts_as_online]
         view = requests.NetworkView(
             chain_id=self.settings.chain_id,
             coordinator=self.secrets.signer.address,

@@ -335,7 +335,12 @@ class Coordinator(Reading):
     def _pose(self, effect: effects.PoseChallenge) -> None:
         """Sends a node a request of our own. Whether it can take it now is the engine's to say; it asks again."""
         model = self.engine.catalogue.find(effect.model)
-        if self.stopping or not self.is_sampling or model is None or self._payload_bytes > self.settings.open_payload_bytes_max:
+        if (
+            self.stopping
+            or not self.is_sampling
+            or model is None
+            or self._payload_bytes > self.settings.open_payload_bytes_max
+        ):
             return
         models = self.engine.pool.nodes[effect.node_id].models
         spec = challenging.compose(
@@ -850,12 +855,14 @@ class Coordinator(Reading):
 
     def measure(self) -> None:
         """Brings the gauges of `/metrics` up to date."""
-        online = [node for node in self.engine.pool.nodes.values() if node.online]
+        nodes = self.engine.pool.nodes.values()
+        online = [node for node in nodes if node.counts_as_online]
         self.metrics.open_requests.set(self.engine.requests_open)
         self.metrics.open_audits.set(len(self.auditing))
         self.metrics.epoch.set(self.engine.epoch)
         self.metrics.waiting_requests.set(len(self.engine.queue))
         self.metrics.nodes_online.set(len(online))
+        self.metrics.nodes_benched.set(sum(node.online and node.benched for node in nodes))
         self.metrics.slots_free.set(sum(max(0, node.slots_free) for node in online))
         self.metrics.records.set(self.engine.recorder.sequence)
         mirror = self.engine.mirror

@@ -127,6 +127,10 @@ class Node:
         return self.manifest.slots - len(self.reserved)
 
     @property
+    def counts_as_online(self) -> bool:
+        return self.online and not self.benched
+
+    @property
     def penalised(self) -> bool:
         return self.benched or self.removed_until > 0
 
