@@ -477,8 +477,8 @@ class Population:
             self._drawn[effect.request_id] = True
 
     def _effort(self, unit: _Unit, audit: Audit) -> tuple[int, int, int]:
-        """Tokens read, read anew and written. Runtimes keep what they have read, so that all positions together cost one
-        prefill of the prompt and of the answer's beginning, and a token each; a whole run costs what executing did."""
+        """Tokens read, read anew and written. Runtimes keep what they have read, so that all positions together cost
+        one prefill of the prompt and of the answer's beginning, and a token each; a whole run what executing did."""
         assert unit.claim is not None
         prompt, probes = unit.prompt.tokens, audit.probes
         if probes is None:
@@ -508,12 +508,17 @@ class Population:
             self._look_at_audit(offer, offered_at, audit, unit)
         verdict = self._audited(self._actors[offer.node_id], audit, unit)
         judged = self.shell.judge(audit, verdict)
-        self.shell.note(audit, verdict, judged.finding)
+        noted = self.shell.note(audit, verdict, judged.finding)
+        stage = self.engine.audits[audit.audit_id].stage
         self._step(
             events.AuditAnswered(
                 attempt_id=offer.attempt_id, node_id=offer.node_id, finding=judged.finding, third=judged.third
             )
         )
+        after = self.engine.audits.get(audit.audit_id)
+        if after is not None and after.stage == stage:
+            # The auditor was removed meanwhile, and is not believed.
+            noted.undo(audit)
 
     def _audited(self, actor: Actor, audit: Audit, unit: _Unit) -> Verified:
         assert unit.claim is not None
