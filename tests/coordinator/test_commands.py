@@ -17,6 +17,7 @@ from parallelix.coordinator.errors import ApiError
 from parallelix.coordinator.service import Coordinator
 from parallelix.coordinator.store.rows import CommandRow
 from parallelix.coordinator.store.store import Store
+from parallelix.engine import challenges
 from parallelix.protocol.signing import checksum_address
 
 ACCOUNT = checksum_address(b"\xbb" * 20)
@@ -150,6 +151,17 @@ async def test_a_command_that_cannot_be_done_is_answered_and_holds_up_no_other(
         assert (answer.ok, complaint in answer.message) == (False, True), answer
         assert (await scene.answered(good)).ok
         assert coordinator.engine.ledger.balance_wei(f"available:{ACCOUNT}") == 5
+
+
+async def test_nobody_gets_a_key_or_credits_for_the_coordinators_own_account(scene: Scene) -> None:
+    own = commands.GrantCommand(account=challenges.ACCOUNT, amount_wei="1")
+    key = msgspec.structs.replace(key_command(commands.new_key()), account=challenges.ACCOUNT)
+    rows = scene.leave("grant", own), scene.leave("key", key)
+    async with scene.coordinator() as coordinator:
+        for row in rows:
+            answer = await scene.answered(row)
+            assert not answer.ok and "the coordinator's own" in answer.message
+        assert coordinator.engine.keys == {}
 
 
 async def test_a_key_is_in_the_store_by_its_hash_only(scene: Scene, tmp_path: Path) -> None:
