@@ -118,14 +118,15 @@ def probability_of_misses(tails: Sequence[float], misses: int) -> float:
     return min(1.0, math.fsum(counts[misses:]))
 
 
-def surprise(entries: Sequence[Entry], temperature: float) -> float:
+def surprise(entries: Sequence[Entry], temperature: float, *, reach_nats: float = math.inf) -> float:
     """The logarithm of at most how likely tokens as improbable as these are, if they were sampled from what their own
-    entries say at `temperature` (above 0). 0 says nothing against them; -10 is one in 22,000.
+    entries say at `temperature` (above 0). 0 says nothing against them; -10 is one in 22,000. Tokens that are by more
+    than `reach_nats` less likely than the likeliest are never picked.
 
-    Chernoff's bound on the sum of the tokens' surprisals. Cutting off unlikely tokens (top_k, top_p, min_p) only makes
-    the honest sum smaller.
+    Chernoff's bound on the sum of the tokens' surprisals. Whatever else cuts off unlikely tokens (top_k, top_p) only
+    makes the honest sum smaller.
     """
-    scored = [_Scored.of(entry, temperature) for entry in entries[:ENTRIES_SCORED_MAX]]
+    scored = [_Scored.of(entry, temperature, reach_nats) for entry in entries[:ENTRIES_SCORED_MAX]]
     observed = math.fsum(each.observed for each in scored)
     return min((0.0, *(_log_bound(scored, observed, steepness) for steepness in _STEEPNESS)))
 
@@ -137,10 +138,14 @@ class _Scored(msgspec.Struct, frozen=True):
     observed: float
 
     @classmethod
-    def of(cls, entry: Entry, temperature: float) -> _Scored:
+    def of(cls, entry: Entry, temperature: float, reach_nats: float) -> _Scored:
         logprobs = sorted((_sane(logprob) for _, logprob in entry.top), reverse=True)
-        weights = _weights(logprobs, temperature)
-        tail = _tail_weight(logprobs, temperature)
+        lowest = logprobs[0] - reach_nats
+        weights = [
+            weight if logprob >= lowest else 0.0
+            for logprob, weight in zip(logprobs, _weights(logprobs, temperature), strict=True)
+        ]
+        tail = 0.0 if logprobs[-1] < lowest else _tail_weight(logprobs, temperature)
         total = math.fsum(weights) + tail
         beyond = min(SURPRISAL_NATS_MAX, 1.0 - logprobs[-1])
         atoms = [(min(beyond, -logprob), weight / total) for logprob, weight in zip(logprobs, weights, strict=True)]

@@ -131,12 +131,12 @@ def choose_probes(claim: Claim, random_bytes: RandomBytes, *, count: int = PROBE
     if claim.kind == "embedding" or _hidden_tokens(claim) > _unexplained_max(claim):
         return None
     places = [place for place in _places(claim) if _is_comparable(claim, place)]
-    ends = [len(claim.text.encode())] if _shows_its_end(claim) else []
+    ends = [len(_bytes(claim.text))] if _shows_its_end(claim) else []
     if not places and not (ends and not claim.entries):
         return None
     later = {place.offset: uncertainty(claim.entries[place.index].top) for place in places if place.offset > 0}
     chosen = sorted({0, *_drawn(later, min(count, PROBES_MAX - 2), random_bytes), *ends})
-    return Probes(text=claim.text.encode()[: chosen[-1]].decode(), positions=tuple(chosen))
+    return Probes(text=_bytes(claim.text)[: chosen[-1]].decode(), positions=tuple(chosen))
 
 
 def compare(claim: Claim, probes: Probes, answer: Answer, card: Card) -> Finding:
@@ -206,7 +206,7 @@ def _beside(claim: Claim, probes: Probes, answer: Answer) -> _Beside:
     for offset, counted, predicted in zip(probes.positions, answer.prompt_tokens, answer.entries, strict=True):
         extra = counted - answer.prompt_tokens[0]
         place = places.get(offset)
-        if place is None and _shows_its_end(claim) and offset == len(claim.text.encode()):
+        if place is None and _shows_its_end(claim) and offset == len(_bytes(claim.text)):
             counted_on = 0 <= extra - len(claim.entries) <= sum(map(_hideable, claim.entries))
             beside.end = predicted if counted_on and not beside.why_not["retokenised"] else None
             continue
@@ -284,6 +284,11 @@ def _in_figures(found: Finding | None, apart: Sequence[float], unusable: int) ->
     return msgspec.structs.replace(finding, distance=_mean(apart), usable=len(apart), unusable=unusable)
 
 
+def _bytes(text: str) -> bytes:
+    """In UTF-8. What is no Unicode came in no message; it takes a byte."""
+    return text.encode(errors="replace")
+
+
 def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / max(1, len(values))
 
@@ -354,7 +359,7 @@ def _by_likelihood(claim: Claim) -> Finding | None:
     if claim.temperature < TEMPERATURE_MIN:
         return None
     known = _known_entries(claim)
-    logarithm = surprise(known, claim.temperature)
+    logarithm = surprise(known, claim.temperature, reach_nats=_reach_nats(claim) + LOGPROB_SLACK)
     if logarithm >= math.log(CHANCE_MAX):
         return None
     detail = f"tokens as unlikely as these {len(known)} are sampled by a chance of e^{logarithm:.0f} at most"
@@ -408,7 +413,7 @@ def _places(claim: Claim) -> Iterator[_Place]:
             seen = offset
         if GAP in entry.text:
             return
-        offset += len(entry.text.encode(errors="replace"))
+        offset += len(_bytes(entry.text))
         room += _hideable(entry)
 
 
@@ -427,7 +432,7 @@ def _is_clear(entry: Entry) -> bool:
 
 def _hideable(entry: Entry) -> int:
     """How many tokens more than one the entry may stand for: one for each byte but the last of its characters."""
-    return 0 if entry.text.isascii() else max(0, len(entry.text.encode(errors="replace")) - 1)
+    return 0 if entry.text.isascii() else max(0, len(_bytes(entry.text)) - 1)
 
 
 def _unexplained_max(claim: Claim) -> int:
