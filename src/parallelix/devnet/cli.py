@@ -42,7 +42,15 @@ NODES = 3
 NODES_MAX = 32
 """Each is three processes' worth of memory, near 250 MiB, on one machine."""
 SLOTS = 4
-SETTINGS = {"batch_seconds": 5.0, "heartbeat_seconds": 2.0, "offline_seconds": 10.0, "challenge_retry_seconds": 10.0}
+SETTINGS = {
+    "audits": True,
+    "batch_seconds": 5.0,
+    "heartbeat_seconds": 2.0,
+    "offline_seconds": 10.0,
+    "challenge_retry_seconds": 10.0,
+    "epoch_seconds": 300.0,
+    "audit_queue_seconds": 60.0,
+}
 """Quicker than a public network, so that whoever kills a node sees what comes of it."""
 CHAIN_SETTINGS = {
     # anvil reorganises nothing by itself; one block more shows that waiting for it works.
