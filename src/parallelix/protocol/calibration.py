@@ -11,8 +11,9 @@ from msgspec import Meta
 
 from parallelix.protocol import canonical
 from parallelix.protocol.canonical import Count
+from parallelix.protocol.encoding import whole
 from parallelix.protocol.errors import Malformed
-from parallelix.protocol.messages import Digest, ShortText
+from parallelix.protocol.messages import ShortText
 
 CARD_BYTES_MAX = 16 * 1024
 """A card with all its spreads is below 3 KiB."""
@@ -43,7 +44,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     """The honest spread of one model. Without a `model_digest` it is the shipped default, for models without a card."""
 
     version: Literal[1] = 1
-    model_digest: Digest | Literal[""] = ""
+    model_digest: Annotated[str, whole("([0-9a-f]{64})?")] = ""
     model: ShortText = ""
     runtime: ShortText = ""
     runtime_version: ShortText = ""
