@@ -2,7 +2,7 @@
 
 lost            acknowledged, but gone, or never ended, or ended without the answer or reason that belongs to it
 charged_twice   more than one charge for a request, a charge above its hold, or two requests for one intent
-broken          anything else that does not add up: ledger, holds, chain of records, batches
+broken          anything else that does not add up: ledger, holds, chain of records, audits, batches
 """
 
 from __future__ import annotations
@@ -13,12 +13,20 @@ from dataclasses import dataclass, field
 
 from parallelix.coordinator.store.backend import Reading
 from parallelix.coordinator.store.backends import backend_of
-from parallelix.coordinator.store.rows import ResultRow
-from parallelix.engine.rows import BalanceRow, BatchRow, RecordRow, RequestRow, TransferRow
-from parallelix.protocol import canonical, merkle
+from parallelix.coordinator.store.rows import ClaimRow, ResultRow
+from parallelix.engine.rows import AuditRow, BalanceRow, BatchRow, EpochRow, RecordRow, RequestRow, TransferRow
+from parallelix.protocol import merkle, sampling
 from parallelix.protocol.encoding import from_hex, to_hex
 from parallelix.protocol.errors import Malformed
-from parallelix.protocol.records import GENESIS_HASH, ExecutionRecord, record_hash, verify_chain
+from parallelix.protocol.records import (
+    GENESIS_HASH,
+    AuditRecord,
+    ExecutionRecord,
+    Record,
+    decode_record,
+    record_hash,
+    verify_chain,
+)
 
 FINAL = frozenset({"completed", "failed", "expired", "cancelled"})
 USAGE, SPENT = "usage", "spent:"
@@ -35,6 +43,10 @@ class Books:
     balances: dict[str, int]
     records: list[RecordRow]
     batches: list[BatchRow]
+    audits: list[AuditRow]
+    claims: frozenset[str]
+    """Ids of audits."""
+    epochs: dict[int, EpochRow]
 
 
 @dataclass(kw_only=True)
@@ -66,6 +78,9 @@ def read_books(store_url: str) -> Books:
             },
             records=reading.rows(RecordRow, "SELECT {columns} FROM records ORDER BY sequence"),
             batches=reading.rows(BatchRow, "SELECT {columns} FROM batches ORDER BY number"),
+            audits=reading.rows(AuditRow, "SELECT {columns} FROM audits ORDER BY opened_at"),
+            claims=frozenset(row.audit_id for row in reading.rows(ClaimRow, "SELECT {columns} FROM claims")),
+            epochs={row.epoch: row for row in reading.rows(EpochRow, "SELECT {columns} FROM epochs")},
         )
     finally:
         connection.close()
@@ -75,12 +90,12 @@ def read_books(store_url: str) -> Books:
 def audit(books: Books, acknowledged: Mapping[str, Collection[str]]) -> Findings:
     """`acknowledged` maps each intent (its Idempotency-Key) to the ids that its client was ever told.
 
-    Expects a store that has come to rest: every request ended, every batch confirmed.
+    Expects a store that has come to rest: every request and every audit ended, every batch confirmed.
     """
     findings = Findings()
     findings.lost += list(_lost(books, acknowledged))
     findings.charged_twice += list(_charged_twice(books))
-    for check in (_ends, _holds, _ledger, _chain, _batches):
+    for check in (_ends, _holds, _ledger, _chain, _audits, _batches):
         findings.broken += list(check(books))
     return findings
 
@@ -119,7 +134,8 @@ def _charged_twice(books: Books) -> Iterable[str]:
 
 
 def _ends(books: Books) -> Iterable[str]:
-    recorded = Counter(record.request_id for record in books.records)
+    of_audits = {row.audit_sequence for row in books.audits}
+    recorded = Counter(record.request_id for record in books.records if record.sequence not in of_audits)
     for row in books.requests.values():
         has_record = row.record_sequence >= 0
         if recorded[row.request_id] != int(has_record):
@@ -164,23 +180,61 @@ def _ledger(books: Books) -> Iterable[str]:
 
 
 def _chain(books: Books) -> Iterable[str]:
-    records: list[ExecutionRecord] = []
+    records: list[Record] = []
     for row in books.records:
         try:
-            record = canonical.decode(row.body, ExecutionRecord)
+            record = decode_record(row.body)
         except Malformed as error:
             yield f"record {row.sequence}: {error.message}"
             return
         if record_hash(record) != row.record_hash:
             yield f"record {row.sequence}: its bytes hash to {record_hash(record)}, the store says {row.record_hash}"
-        owner = books.requests.get(record.request_id)
-        if owner is None or owner.record_sequence != record.sequence or row.request_id != record.request_id:
-            yield f"record {row.sequence}: no request says that it is its own"
+        if isinstance(record, ExecutionRecord):
+            owner = books.requests.get(record.request_id)
+            if owner is None or owner.record_sequence != record.sequence or row.request_id != record.request_id:
+                yield f"record {row.sequence}: no request says that it is its own"
         records.append(record)
     try:
         verify_chain(records, head_hash=books.batches[-1].head_hash if books.batches else GENESIS_HASH)
     except Malformed as error:
         yield error.message
+
+
+def _audits(books: Books) -> Iterable[str]:
+    """Every execution that was drawn has one audit with its verdict, which the chain tells too; nothing else has."""
+    executions: dict[str, ExecutionRecord] = {}
+    verdicts: dict[int, AuditRecord] = {}
+    for row in books.records:
+        record = decode_record(row.body)
+        if isinstance(record, AuditRecord):
+            verdicts[row.sequence] = record
+        else:
+            executions[row.record_hash] = record
+    audited: set[str] = set()
+    for audit_row in books.audits:
+        if not audit_row.verdict or audit_row.audit_id in books.claims:
+            yield f"{audit_row.audit_id}: has no verdict, or its claim is kept"
+        if audit_row.prepared_from:
+            continue
+        told, execution = verdicts.pop(audit_row.audit_sequence, None), executions.get(audit_row.execution_hash)
+        if execution is None or execution.request_id != audit_row.request_id or audit_row.execution_hash in audited:
+            yield f"{audit_row.audit_id}: is of no execution, of another request's, or not the only one"
+        audited.add(audit_row.execution_hash)
+        if told is None or (told.execution_hash, told.verdict) != (audit_row.execution_hash, audit_row.verdict):
+            yield f"{audit_row.audit_id}: {audit_row.verdict}, but record {audit_row.audit_sequence} says {told}"
+        owner, refunded_wei = books.requests.get(audit_row.request_id), int(audit_row.refunded_wei)
+        is_refunded = audit_row.verdict == "disagree"
+        if is_refunded != (refunded_wei > 0) or (refunded_wei and owner is not None and int(owner.charge_wei)):
+            yield f"{audit_row.audit_id}: {audit_row.verdict} gave back {refunded_wei} wei"
+    for sequence in verdicts:
+        yield f"record {sequence}: no audit says that it is its own"
+    for digest, execution in executions.items():
+        secret = books.epochs[execution.epoch].secret if execution.epoch in books.epochs else ""
+        if not secret:
+            continue
+        draw = sampling.draw(from_hex(secret, name="secret", length_bytes=32), execution.poe_commitment)
+        if sampling.drawn(draw, execution.rate) != (digest in audited):
+            yield f"record {execution.sequence}: its draw at {execution.rate} % and its audit do not go together"
 
 
 def _batches(books: Books) -> Iterable[str]:

@@ -62,6 +62,9 @@ SETTINGS: dict[str, Any] = {
     "restart_grace_seconds": 10.0,
     "client_grace_seconds": 2.0,
     "heartbeat_seconds": 2.0,
+    "audits": True,
+    "audit_queue_seconds": 5.0,
+    "epoch_seconds": 3.0,
 }
 
 
@@ -305,8 +308,15 @@ FAULTS: dict[str, str] = {
     "a record that is gone": "DELETE FROM records WHERE sequence = (SELECT max(sequence) / 2 FROM records)",
     "the last record gone": "DELETE FROM records WHERE sequence = (SELECT max(sequence) FROM records)",
     "an edited record": """
-        UPDATE records SET body = CAST(replace(CAST(body AS TEXT), '"epoch":0', '"epoch":1') AS BLOB)
-        WHERE sequence = (SELECT max(sequence) / 2 FROM records)""",
+        UPDATE records SET body = CAST(replace(CAST(body AS TEXT), '"epoch":', '"epoch":1') AS BLOB)
+        WHERE sequence = (SELECT min(sequence) FROM records WHERE CAST(body AS TEXT) LIKE '%"epoch":%')""",
+    "an audit that never ends": """
+        UPDATE audits SET verdict = '' WHERE audit_id = (SELECT min(audit_id) FROM audits)""",
+    "another verdict than the chain's": """
+        UPDATE audits SET verdict = 'disagree' WHERE audit_id = (SELECT min(audit_id) FROM audits
+        WHERE prepared_from = '' AND verdict = 'agree')""",
+    "a claim that is kept": """
+        INSERT INTO claims SELECT audit_id, x'00', x'00' FROM audits LIMIT 1""",
     "a hold that is never released": """
         DELETE FROM transfers WHERE transfer_id = (SELECT min(transfer_id) FROM transfers WHERE transfer_id
         LIKE 'release:%')""",
