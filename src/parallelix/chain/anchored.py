@@ -7,12 +7,18 @@ from __future__ import annotations
 
 import msgspec
 
-from parallelix.chain.abi import Address, Log, events_of
-from parallelix.chain.bindings.execution_anchor import BatchAnchored, ExecutionAnchorViews
+from parallelix.chain.abi import Address, Event, Log, events_of
+from parallelix.chain.bindings.execution_anchor import (
+    BatchAnchored,
+    ExecutionAnchorViews,
+    SamplingCommitted,
+    SamplingRevealed,
+)
 from parallelix.chain.deployment_file import Deployment
 from parallelix.chain.errors import AnchorRefused, BadArgument, BadResult, RpcRefused, WrongChain
 from parallelix.chain.records_audit import require_consistent
 from parallelix.chain.rpc import Rpc
+from parallelix.protocol.audit_log import PublicEpoch
 from parallelix.protocol.encoding import from_hex, to_hex
 from parallelix.protocol.receipts import AuditPart, MerkleProof, Receipt
 from parallelix.protocol.records import Batch, Record, record_hash_bytes
@@ -76,9 +82,41 @@ async def read_anchored(rpc: Rpc, deployment: Deployment, *, confirmations: int,
     until = deepest if block is None else block
     found: list[AnchoredBatch] = []
     if until >= deployment.contracts[ANCHOR].block_number:
-        found = [_batch_of(log) for log in await _logs(rpc, anchor, deployment.first_block, until)]
+        found = [_batch_of(log) for log in await _logs(rpc, anchor, deployment.first_block, until, BatchAnchored)]
         await _require_whole(rpc, anchor, [each.batch for each in found], until)
     return Anchored(chain_id=deployment.chain_id, anchor=anchor, batches=tuple(found), block=until, head=head)
+
+
+async def read_epochs(rpc: Rpc, deployment: Deployment) -> tuple[PublicEpoch, ...]:
+    """Every epoch that the anchor was told of up to the newest block, in order, with the blocks.
+
+    Raises `WrongChain`, and `BadResult` where the events are not as many as the contract says.
+    """
+    anchor = await _anchor_of(rpc, deployment)
+    head = await rpc.block_number()
+    logs = await _logs(rpc, anchor, deployment.first_block, head, SamplingCommitted, SamplingRevealed)
+    found: dict[int, PublicEpoch] = {}
+    revealed = 0
+    for log in logs:
+        for told in events_of([log], SamplingCommitted):
+            epoch = Epoch(epoch=told.epoch, commitment=to_hex(told.commitment))
+            found[told.epoch] = PublicEpoch(epoch=epoch, committed_block=log.block_number)
+        for shown in events_of([log], SamplingRevealed):
+            known = found.get(shown.epoch)
+            if known is None:
+                raise BadResult(SamplingCommitted.LAYOUT.signature, f"none for epoch {shown.epoch}, which is revealed")
+            out = msgspec.structs.replace(known.epoch, secret=to_hex(shown.secret))
+            found[shown.epoch] = msgspec.structs.replace(known, epoch=out, revealed_block=log.block_number)
+            revealed += 1
+    views = ExecutionAnchorViews(rpc, anchor, block=head)
+    said = (await views.committed_epochs(), await views.revealed_epochs())
+    if [*found] != list(range(said[0])) or revealed != said[1]:
+        raise BadResult(
+            SamplingCommitted.LAYOUT.signature,
+            f"the events make {len(found)} epochs, {revealed} of them revealed; the contract has {said[0]}, and "
+            f"{said[1]} revealed, at block {head}",
+        )
+    return tuple(found.values())
 
 
 async def look_up(rpc: Rpc, deployment: Deployment, receipt: Receipt, *, confirmations: int) -> OnChain:
@@ -165,16 +203,15 @@ async def _anchor_of(rpc: Rpc, deployment: Deployment) -> Address:
     return anchor
 
 
-async def _logs(rpc: Rpc, anchor: Address, first: int, last: int) -> list[Log]:
+async def _logs(rpc: Rpc, anchor: Address, first: int, last: int, *kinds: type[Event]) -> list[Log]:
     """In as large steps as the endpoint takes."""
+    topics = [each.LAYOUT.topic for each in kinds]
     found: list[Log] = []
     span = SPAN_BLOCKS_MAX
     while first <= last:
         until = min(last, first + span - 1)
         try:
-            found += await rpc.logs(
-                addresses=[anchor], topics=[BatchAnchored.LAYOUT.topic], first_block=first, last_block=until
-            )
+            found += await rpc.logs(addresses=[anchor], topics=topics, first_block=first, last_block=until)
         except RpcRefused:
             if span == 1:
                 raise
@@ -187,7 +224,7 @@ async def _logs(rpc: Rpc, anchor: Address, first: int, last: int) -> list[Log]:
 async def _find(rpc: Rpc, anchor: Address, first: int, last: int, number: int) -> AnchoredBatch | None:
     """None where the endpoint no longer has the log: the contract's own word stands without it."""
     try:
-        found = [_batch_of(log) for log in await _logs(rpc, anchor, first, last)]
+        found = [_batch_of(log) for log in await _logs(rpc, anchor, first, last, BatchAnchored)]
     except RpcRefused:
         return None
     return next((each for each in found if each.batch.number == number), None)

@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from parallelix.protocol.audit_log import EpochAudits, UnauditedExecution, Violation
 from parallelix.protocol.requests import AuditState
 from parallelix.protocol.work import Usage
 
@@ -232,6 +233,27 @@ class RecordsAnswer(msgspec.Struct, frozen=True, kw_only=True):
     batches: int
     found: int
     findings: tuple[FindingAnswer, ...]
+
+
+class AuditsAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether audits were drawn as was promised. `export_holds` says whether the file itself is as `records verify`
+    wants it; where it is not, nothing else was looked at. `told_by` is who was asked for the epochs. `violations` and
+    `unaudited` are the first hundred of `found`, and of those that `reasons` counts."""
+
+    passed: bool
+    export_holds: bool
+    told_by: Literal["chain", "coordinator", "nobody"]
+    chain_id: int | None
+    anchor: str
+    block: int | None
+    floor_percent: int
+    records: int
+    uncovered: int
+    epochs: tuple[EpochAudits, ...]
+    found: int
+    violations: tuple[Violation, ...]
+    unaudited: tuple[UnauditedExecution, ...]
+    reasons: dict[str, int]
 
 
 class VersionAnswer(msgspec.Struct, frozen=True, kw_only=True):

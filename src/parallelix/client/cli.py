@@ -20,12 +20,15 @@ from parallelix.terminal import Console
 
 PROGRAM = "parallelix"
 COMMANDS = (
-    "login", "ask", "request", "receipt", "quote", "models", "account", "keys", "wallet", "records",
+    "login", "ask", "request", "receipt", "quote", "models", "account", "keys", "wallet", "records", "audit",
     "coordinator", "devnet", "chain", "version",
 )  # fmt: skip
 LIST_LIMIT = 20
 CONFIRMATIONS = 12
 """Two and a half minutes of Ethereum, and what a coordinator waits for before it believes its own batch."""
+FLOOR_PERCENT = 10
+PENDING_HOURS = 24.0
+"""What `protocol.audit_log` says too, which help does not wait for."""
 
 
 class InOrderOfUse(TyperGroup):
@@ -49,6 +52,7 @@ app = typer.Typer(
 request_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Look at requests, and cancel them.")
 receipt_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Show and verify receipts.")
 records_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="All records: export them, audit them.")
+audit_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="The network's audits: verify them all.")
 coordinator_app = typer.Typer(
     rich_markup_mode=None, no_args_is_help=True, help="Run a coordinator; grant credits and keys on its machine."
 )
@@ -59,6 +63,7 @@ app.add_typer(request_app, name="request", short_help="Look at requests, and can
 app.add_typer(receipt_app, name="receipt", short_help="Receipts: show, verify, refresh.")
 app.add_typer(keys_app, name="keys", short_help="The API keys of this account: list, create, revoke.")
 app.add_typer(records_app, name="records", short_help="All records: export, verify.")
+app.add_typer(audit_app, name="audit", short_help="The network's audits: verify that all were drawn.")
 app.add_typer(coordinator_app, name="coordinator", short_help="Run a coordinator: run, grant, key.")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text.")]
@@ -239,6 +244,41 @@ def records_verify(
         rpc=rpc,
         confirmations=confirmations,
         at_block=at_block,
+    )
+
+
+@audit_app.command("verify")
+def audit_verify(
+    path: Annotated[Path, typer.Argument(metavar="EXPORT", help="A file of `records export`.")],
+    deployment: Deployment = None,
+    rpc: Rpc = "",
+    confirmations: Confirmations = CONFIRMATIONS,
+    coordinator: Annotated[
+        str, typer.Option("--coordinator", metavar="URL", help="Whom to ask for the epochs where no chain keeps them.")
+    ] = "",
+    floor: Annotated[
+        int, typer.Option("--floor", metavar="PERCENT", min=0, max=100, help="The lowest rate that there may be.")
+    ] = FLOOR_PERCENT,
+    epoch: Annotated[int | None, typer.Option("--epoch", metavar="N", min=0, help="Tell of this epoch alone.")] = None,
+    pending_hours: Annotated[
+        float, typer.Option("--pending-hours", metavar="HOURS", min=0, help="How long an audit may be on its way.")
+    ] = PENDING_HOURS,
+    json: Json = False,
+) -> int:
+    """Recompute from an export which executions had to be audited, and find each audit that is missing, or too many,
+    and each rate that is too low."""
+    from parallelix.client.commands.audits import verify
+
+    return verify(
+        Console.standard(json=json),
+        path,
+        deployment=deployment,
+        rpc=rpc,
+        confirmations=confirmations,
+        coordinator=coordinator,
+        floor_percent=floor,
+        only_epoch=epoch,
+        pending_hours=pending_hours,
     )
 
 

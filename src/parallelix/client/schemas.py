@@ -11,6 +11,7 @@ from parallelix.protocol.requests import AccountView, KeyList, KeyView, ModelLis
 
 SCHEMAS: dict[str, type[msgspec.Struct]] = {
     "account": AccountView,
+    "audit-verify": answers.AuditsAnswer,
     "ask": answers.AskEvent,
     "coordinator-grant": answers.GrantAnswer,
     "coordinator-key": answers.NewKeyAnswer,

@@ -24,7 +24,7 @@ from parallelix.client.errors import BadAnswer, ClientError, Refused, ended
 from parallelix.client.events import Answer, Created, Delta, Ended, Event, Restarted, read
 from parallelix.client.retry import Retry
 from parallelix.client.wallets import Wallet, message_of
-from parallelix.protocol import accounts, requests
+from parallelix.protocol import accounts, requests, sampling
 from parallelix.protocol.encoding import to_hex
 from parallelix.protocol.errors import Malformed
 from parallelix.protocol.receipts import Check, Receipt
@@ -33,6 +33,7 @@ from parallelix.protocol.requests import ChatMessage, CreateRequest
 
 CANCEL_SECONDS = 5.0
 """Whoever leaves a stream waits at most this long to tell the coordinator, which notices the closed line anyway."""
+EPOCHS_PAGE = 500
 RECORDS_PAGE = 500
 """As many as a coordinator gives at once: half a MiB."""
 
@@ -256,6 +257,19 @@ class Client:
     async def batch(self, number: int) -> Batch | None:
         """None where there is no such batch; anyone may ask."""
         return await self._public(f"/v1/batches/{number}", Batch)
+
+    async def epochs(self) -> sampling.EpochList:
+        """All epochs of sampling in their order, with the secrets that are out; anyone may ask."""
+        found: list[sampling.Epoch] = []
+        while True:
+            first = found[-1].epoch + 1 if found else 0
+            query = {"first": str(first), "limit": str(EPOCHS_PAGE)}
+            page = await self._connection.call("GET", "/v1/epochs", sampling.EpochList, query=query)
+            if any(each.epoch < first for each in page.data):
+                raise BadAnswer(f"{self.base_url}/v1/epochs: answered epochs before {first}, which was asked for")
+            found += page.data
+            if not page.data:
+                return sampling.EpochList(data=tuple(found), floor_percent=page.floor_percent)
 
     async def records(self, *, first: int = 0) -> AsyncGenerator[Record]:
         """All records from number `first` on, in the order of the chain, up to its end; anyone may ask.

@@ -95,7 +95,7 @@ def verify(
     if deployment is None:
         if at_block is not None:
             raise ConfigRefused("at-block: says nothing without a chain; give --deployment FILE and --rpc URL too")
-        return _told(console, path, _audited(path, None), None)
+        return _told(console, path, audited(path, None), None)
     with needing("chain"):
         from parallelix.chain.anchored import read_anchored
         from parallelix.client.commands.on_chain import deployment_of, ended, on_chain, require_rpc
@@ -108,23 +108,23 @@ def verify(
             lambda endpoint: read_anchored(endpoint, found, confirmations=confirmations, block=at_block),
         )
         console.clear_live()
-        return _told(console, path, _audited(path, anchored), anchored)
+        return _told(console, path, audited(path, anchored), anchored)
 
     return ended(console, work)
 
 
-def _audited(path: Path, anchored: Anchored | None) -> Audit:
+def audited(path: Path, anchored: Anchored | None) -> Audit:
     try:
         with path.open("rb") as file:
             if anchored is None:
-                return audit(_lines(file), [])
+                return audit(lines_in(file), [])
             batches = [each.batch for each in anchored.batches]
-            return audit(_lines(file), batches, chain_id=anchored.chain_id, anchor=anchored.anchor)
+            return audit(lines_in(file), batches, chain_id=anchored.chain_id, anchor=anchored.anchor)
     except OSError as error:
         raise FileRefused(f"{path}: cannot be read ({error.strerror}); give a file of `records export`") from error
 
 
-def _lines(file: IO[bytes]) -> Iterator[bytes]:
+def lines_in(file: IO[bytes]) -> Iterator[bytes]:
     """Pieces of what has no line breaks are no records either."""
     while line := file.readline(LINE_BYTES_MAX + 2):
         yield line
