@@ -559,17 +559,20 @@ class Coordinator(Reading):
     def _sampled(
         self, live: LiveRequest, attempt: LiveAttempt, known: Attempt, verdict: validator.Verified
     ) -> events.ExecutionFacts:
-        """The facts with their draw. What an audit would need is got ready for every result, drawn or not."""
+        """The facts with their draw. What an audit needs is got ready only where the result is drawn: for a long one it
+        takes longer than all else that is done for it."""
         if not self.engine.settings.audits:
             return verdict.facts
+        secret = sampling.epoch_secret(self.secrets.sampling_key, known.epoch)
+        draw = sampling.draw(secret, verdict.facts.poe_commitment)
+        facts = msgspec.structs.replace(verdict.facts, draw=draw)
+        if not self.engine.draws(attempt.attempt_id, draw):
+            return facts
         opened = envelope.open_payload(
             live.payload.sealed, unit_id=live.request_id, content_key=live.payload.content_key
         )
-        secret = sampling.epoch_secret(self.secrets.sampling_key, known.epoch)
         return msgspec.structs.replace(
-            verdict.facts,
-            draw=sampling.draw(secret, verdict.facts.poe_commitment),
-            spot_check=self.auditing.consider(attempt.attempt_id, decode(opened, Payload), verdict),
+            facts, spot_check=self.auditing.consider(attempt.attempt_id, decode(opened, Payload), verdict)
         )
 
     def _examined(

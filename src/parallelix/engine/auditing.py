@@ -74,6 +74,11 @@ class Auditing(Settling):
 
     # 11 Sample --------------------------------------------------------------------------------------------------------
 
+    def draws(self, attempt_id: str, draw: int) -> bool:
+        """Whether a result of this open attempt at a request would be audited with this draw."""
+        attempt = self._attempts.get(attempt_id)
+        return attempt is not None and sampling.drawn(draw, self._rate_percent(attempt))
+
     def _rate_percent(self, attempt: Attempt) -> int:
         """0 where nothing may be drawn: audits are off, or nobody is bound to a secret yet."""
         if not self.settings.audits or attempt.epoch not in self.epochs:
