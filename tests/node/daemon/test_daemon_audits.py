@@ -37,6 +37,8 @@ async def test_an_audit_comes_back_with_an_entry_and_a_count_for_each_position(
         handed = await coordinator.hand_out(audit())
         result = await coordinator.returned(handed)
         audited = await daemon.until_told("audited")
+        os.kill(os.getpid(), signal.SIGTERM)
+        await daemon.exit()
     assert result.outcome == "completed"
     assert handed.content is not None
     assert handed.content.text == ""
@@ -49,6 +51,7 @@ async def test_an_audit_comes_back_with_an_entry_and_a_count_for_each_position(
     assert "stream" not in coordinator.calls
     assert audited.fields["model"] == MODEL
     assert "served" not in [event.name for event in daemon.events]
+    assert daemon.named("stop")[0].fields["served"] == 0
 
 
 async def test_an_audit_takes_a_slot_and_is_acknowledged_like_any_work(

@@ -212,7 +212,13 @@ def predicted(count: int) -> dict[str, Any]:
 async def test_a_probe_asks_for_one_token_after_what_the_chat_call_renders() -> None:
     played = Wire(rendering_and(predicted(5), predicted(6)))
 
-    first, second = await probed(played, "né", 0, 3, tools=[{"type": "function", "function": {"name": "add"}}])
+    work = {
+        "tools": [{"type": "function", "function": {"name": "add"}}],
+        "response_format": {"type": "json_object"},
+        "sampling": Sampling(max_tokens=8, temperature=1.0, presence_penalty=1.0, top_logprobs=0),
+    }
+
+    first, second = await probed(played, "né", 0, 3, **work)
 
     entry = TokenEntry(text="a", logprob=-0.1, top=(("a", -0.1), ("b", -3.0)))
     assert (first, second) == (Probed(prompt_tokens=5, entry=entry), Probed(prompt_tokens=6, entry=entry))
@@ -226,6 +232,8 @@ async def test_a_probe_asks_for_one_token_after_what_the_chat_call_renders() -> 
         assert body["logprobs"] is True
         assert body["top_logprobs"] == 20
         assert body["options"]["num_predict"] == 1
+        assert (body["options"]["temperature"], body["options"]["presence_penalty"]) == (0.0, 0.0)
+        assert "format" not in body
         assert body["truncate"] is body["shift"] is body["stream"] is False
 
 
