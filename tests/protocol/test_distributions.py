@@ -103,8 +103,8 @@ def test_honest_sampling_surprises_as_seldom_as_is_said(temperature: float) -> N
 
 
 def test_an_unlikely_text_surprises_the_more_the_longer_it_is() -> None:
-    shares = normalised([8.0, 1.0, 1.0, 0.5, 0.5, 0.2])
-    odd = Entry("t4", math.log(shares[4]), top_of(shares, ENTRY_TOP))
+    shares = normalised([8.0, 1.0, 1.0, 0.5, 0.05, 0.02])
+    odd = Entry("t3", math.log(shares[3]), top_of(shares, ENTRY_TOP))
 
     found = [surprise([odd] * length, 1.0) for length in (1, 5, 10)]
 
@@ -112,9 +112,9 @@ def test_an_unlikely_text_surprises_the_more_the_longer_it_is() -> None:
     assert surprise([odd] * 10, 1.0, reach_nats=3.0) < found[2]
 
 
-def test_uncertainty_is_entropy() -> None:
-    assert uncertainty([("a", math.log(0.5)), ("b", math.log(0.5))]) == pytest.approx(math.log(2))
-    assert uncertainty([("a", 0.0)]) == 0
+def test_uncertainty_is_what_the_likeliest_leaves() -> None:
+    assert uncertainty([("a", math.log(0.3)), ("b", math.log(0.6))]) == pytest.approx(0.4)
+    assert uncertainty([("a", 0.0)]) == uncertainty([]) == 0
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ WORDS = (
 END = Entry(
     "",
     math.log(0.9),
-    tuple((text, math.log(share)) for text, share in zip(("", *OTHERS), (0.9, 0.04, 0.03, 0.02, 0.005))),
+    tuple((text, math.log(share)) for text, share in zip(("", *OTHERS), (0.9, 0.04, 0.03, 0.02, 0.005), strict=True)),
 )
 
 
@@ -47,15 +47,10 @@ def entry(text: str, share: float = 0.7, *, others: Sequence[str] = OTHERS) -> E
     return Entry(text, math.log(share), ((text, math.log(share)), *((other, math.log(left)) for other in others)))
 
 
-def sure(text: str, share: float) -> Entry:
-    """The same token and alternatives, with another probability."""
-    return entry(text, share)
-
-
 def claim_of(*entries: Entry, finish: FinishReason = "stop", **changes: Any) -> Claim:
     text = "".join(each.text for each in entries)
     claim = Claim(
-        kind="completion",
+        kind="chat",
         model_digest="d1" * 32,
         prompt_tokens=BASE,
         completion_tokens=len(entries) + (finish == "stop"),
@@ -103,9 +98,9 @@ def probes_of(claim: Claim, *, seed: int = 1, count: int = 12) -> Probes:
     return probes
 
 
-def judged(claim: Claim, card: Card = DEFAULT_CARD, **changes: Any) -> tuple[str, str]:
+def judged(claim: Claim, *, base: int = BASE, predicted: Callable[[Entry], Entry] | None = None) -> tuple[str, str]:
     probes = probes_of(claim)
-    finding = compare(claim, probes, answer_to(claim, probes, **changes), card)
+    finding = compare(claim, probes, answer_to(claim, probes, base=base, predicted=predicted), DEFAULT_CARD)
     return finding.outcome, finding.reason
 
 

@@ -11,6 +11,8 @@ import math
 from collections.abc import Sequence
 from typing import Literal, Protocol, TypeAlias
 
+import msgspec
+
 from parallelix.protocol import spot_check
 from parallelix.protocol.calibration import Card
 from parallelix.protocol.errors import Malformed
@@ -70,8 +72,12 @@ class LogProb(Exact):
         return spot_check.compare(claim, probes, answer, card)
 
     def judge_rerun(self, claim: Claim, rerun: Claim, card: Card) -> Finding:
-        """How long a prompt is does not hang on chance, so that a wrong count convicts here too."""
-        return spot_check.compare_base(claim, rerun.prompt_tokens) or super().judge_rerun(claim, rerun, card)
+        """How long a prompt is does not hang on chance, so that a wrong count convicts here too. Where the second run
+        cannot be probed either, that is the request's doing and not its executor's."""
+        found = spot_check.compare_base(claim, rerun.prompt_tokens) or super().judge_rerun(claim, rerun, card)
+        if found.outcome == "unusable" and not spot_check.is_auditable(rerun):
+            return msgspec.structs.replace(found, reason="rerun_unauditable")
+        return found
 
 
 class Tolerance:

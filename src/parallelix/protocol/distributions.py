@@ -30,7 +30,7 @@ VOCABULARY_MAX = 1 << 19
 
 _MARKER = re.compile(r"<[^<>\s]{1,40}>|\[/?[A-Z_]{1,20}\]")
 _LOGPROB_MIN = -1000.0
-_STEEPNESS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.85, 1.0, 1.5, 2.5)
+_STEEPNESS = (0.1, 0.25, 0.5, 0.8, 1.2, 2.0)
 
 
 class View(msgspec.Struct, frozen=True):
@@ -47,12 +47,17 @@ class View(msgspec.Struct, frozen=True):
         return probability + min(self.rest, max(0, tokens - counted) * self.least)
 
 
-def view_of(top: Iterable[tuple[str, float]], count: int | None = None) -> View | None:
+def is_telling(top: Sequence[tuple[str, float]]) -> bool:
+    """Whether so many alternatives say something of all the others."""
+    return len(top) >= ENTRY_TOP or math.fsum(_probability(logprob) for _, logprob in top) >= WHOLE
+
+
+def view_of(top: Sequence[tuple[str, float]], count: int | None = None) -> View | None:
     """The `count` likeliest of `top`, or all; None where they are too few to say anything of the rest."""
+    if not is_telling(top):
+        return None
     ranked = sorted(((text, _probability(logprob)) for text, logprob in top), key=lambda pair: -pair[1])[:count]
     total = math.fsum(probability for _, probability in ranked)
-    if len(ranked) < ENTRY_TOP and total < WHOLE:
-        return None
     known: dict[str, tuple[float, int]] = {}
     for text, probability in ranked:
         before, counted = known.get(shown(text), (0.0, 0))
@@ -64,8 +69,8 @@ def view_of(top: Iterable[tuple[str, float]], count: int | None = None) -> View 
 def shown(text: str) -> str:
     """What all runtimes show of a token. Pieces of a character and markers that end or divide texts look differently in
     each, or like nothing at all."""
-    bare = text.replace(GAP, "")
-    return "" if _MARKER.fullmatch(bare) else bare
+    bare = text.replace(GAP, "") if GAP in text else text
+    return "" if bare[:1] in ("<", "[") and _MARKER.fullmatch(bare) else bare
 
 
 def distance(one: View, other: View) -> float:
@@ -81,10 +86,8 @@ def _excess(one: View, other: View) -> float:
 
 
 def uncertainty(top: Iterable[tuple[str, float]]) -> float:
-    """The entropy in nats of what is listed, with all that is not as one more."""
-    known = [_probability(logprob) for _, logprob in top]
-    rest = 1.0 - math.fsum(known)
-    return -math.fsum(each * math.log(each) for each in (*known, rest) if each > 0)
+    """The probability of all but the likeliest token, 0 to 1."""
+    return 1.0 - math.exp(max((_sane(logprob) for _, logprob in top), default=0.0))
 
 
 def is_among(text: str, top: Iterable[tuple[str, float]]) -> bool:
@@ -128,6 +131,8 @@ def surprise(entries: Sequence[Entry], temperature: float, *, reach_nats: float 
     """
     scored = [_Scored.of(entry, temperature, reach_nats) for entry in entries[:ENTRIES_SCORED_MAX]]
     observed = math.fsum(each.observed for each in scored)
+    if observed <= math.fsum(share * surprisal for each in scored for surprisal, share in each.atoms):
+        return 0.0
     return min((0.0, *(_log_bound(scored, observed, steepness) for steepness in _STEEPNESS)))
 
 

@@ -36,6 +36,7 @@ from parallelix.protocol.distributions import (
     View,
     distance,
     is_among,
+    is_telling,
     logprob_among,
     probability_of_misses,
     surprise,
@@ -61,8 +62,12 @@ MISJUDGED_SHARE = 1e-4
 UNPICKED_SHARE_MAX = 0.01
 OUTLIERS_SHARE = 0.5
 """How far apart the rest may be, by the threshold, for single positions to count as outliers."""
+JOIN_LOGPROB_MIN = math.log(0.3)
+"""A token that goes on where the one before it stopped, within a word or a number, and was less likely than this may be
+one that the model's own tokenizer would not have put there."""
+DOUBTED_WEIGHT = 0.2
 UNCERTAINTY_MIN = 0.02
-"""Nats that every position is worth at least where positions are drawn by their uncertainty."""
+"""What every position is worth at least where positions are drawn by their uncertainty."""
 FABRICATED_SHARE_MAX = 0.05
 """Runtimes make an odd entry now and then where they take an answer apart; more are made up."""
 
@@ -134,7 +139,12 @@ def choose_probes(claim: Claim, random_bytes: RandomBytes, *, count: int = PROBE
     ends = [len(_bytes(claim.text))] if _shows_its_end(claim) else []
     if not places and not (ends and not claim.entries):
         return None
-    later = {place.offset: uncertainty(claim.entries[place.index].top) for place in places if place.offset > 0}
+    firm = _firm_until(claim)
+    later = {
+        place.offset: uncertainty(claim.entries[place.index].top) * (1.0 if place.index <= firm else DOUBTED_WEIGHT)
+        for place in places
+        if place.offset > 0
+    }
     chosen = sorted({0, *_drawn(later, min(count, PROBES_MAX - 2), random_bytes), *ends})
     return Probes(text=_bytes(claim.text)[: chosen[-1]].decode(), positions=tuple(chosen))
 
@@ -150,6 +160,11 @@ def compare(claim: Claim, probes: Probes, answer: Answer, card: Card) -> Finding
         detail = f"{hidden} tokens of the answer are in no entry, and {_unexplained_max(claim)} is the most"
         return Finding(outcome="unusable", reason="hidden_tokens", detail=detail, unusable=total)
     return _compared(claim, probes, answer, card)
+
+
+def is_auditable(claim: Claim) -> bool:
+    """Whether anything of it can be probed."""
+    return choose_probes(claim, bytes, count=0) is not None
 
 
 def compare_base(claim: Claim, counted: int) -> Finding | None:
@@ -186,10 +201,14 @@ class _Beside(msgspec.Struct):
     """What an auditor says beside what the executor said, where it can be compared."""
 
     views: list[tuple[View, View]] = []
+    firm: int = 0
+    """How many of these, from the first on, surely stand behind the very tokens that the executor had."""
     tokens: list[tuple[Entry, Entry]] = []
     """The executor's token and what was predicted in its place."""
+    firm_tokens: int = 0
     end: Entry | None = None
     """What was predicted behind the text."""
+    end_is_firm: bool = True
     why_not: Counter[str] = msgspec.field(default_factory=Counter[str])
 
 
@@ -201,7 +220,7 @@ def distances(claim: Claim, probes: Probes, answer: Answer) -> tuple[float, ...]
 
 
 def _beside(claim: Claim, probes: Probes, answer: Answer) -> _Beside:
-    beside = _Beside()
+    beside, firm = _Beside(), _firm_until(claim)
     places = {place.offset: place for place in _places(claim)}
     for offset, counted, predicted in zip(probes.positions, answer.prompt_tokens, answer.entries, strict=True):
         extra = counted - answer.prompt_tokens[0]
@@ -209,6 +228,7 @@ def _beside(claim: Claim, probes: Probes, answer: Answer) -> _Beside:
         if place is None and _shows_its_end(claim) and offset == len(_bytes(claim.text)):
             counted_on = 0 <= extra - len(claim.entries) <= sum(map(_hideable, claim.entries))
             beside.end = predicted if counted_on and not beside.why_not["retokenised"] else None
+            beside.end_is_firm = len(claim.entries) <= firm
             continue
         reason = "lost_text" if place is None else _why_not(claim, place, extra, predicted)
         if beside.why_not["retokenised"]:
@@ -220,15 +240,17 @@ def _beside(claim: Claim, probes: Probes, answer: Answer) -> _Beside:
         own, theirs = view_of(claim.entries[place.index].top, ENTRY_TOP), view_of(predicted.top)
         assert own is not None and theirs is not None
         beside.views.append((own, theirs))
+        beside.firm += place.index <= firm
         if not _may_be_cut(claim, place.index):
             beside.tokens.append((claim.entries[place.index], predicted))
+            beside.firm_tokens += place.index <= firm
     return beside
 
 
 def _compared(claim: Claim, probes: Probes, answer: Answer, card: Card) -> Finding:
     beside = _beside(claim, probes, answer)
     apart = [distance(own, theirs) for own, theirs in beside.views]
-    found = _by_distance(apart, card, resampled=claim.temperature >= TEMPERATURE_MIN) or _by_tokens(claim, beside)
+    found = _found(claim, beside, apart, card)
     if found is None and not apart and (beside.end is None or claim.entries):
         reason = beside.why_not.most_common(1)[0][0] if beside.why_not else "no_prediction"
         found = Finding(outcome="unusable", reason=reason, detail=f"none of {beside.why_not.total()} positions")
@@ -238,20 +260,63 @@ def _compared(claim: Claim, probes: Probes, answer: Answer, card: Card) -> Findi
     return _in_figures(found, apart, beside.why_not.total())
 
 
+def _found(claim: Claim, beside: _Beside, apart: Sequence[float], card: Card) -> Finding | None:
+    """What stands firm convicts; what does not can only leave it undecided."""
+    resampled = claim.temperature >= TEMPERATURE_MIN
+    firm = _by_distance(apart[: beside.firm], card, resampled=resampled)
+    if firm is None and not claim.constrained:
+        known = _known_entries(claim)
+        firm = _by_rank(claim, beside.tokens[: beside.firm_tokens])
+        firm = firm or _by_end(claim, beside.end if beside.end_is_firm else None)
+        firm = firm or _by_picks(claim, known) or _by_likelihood(claim, known)
+    if firm is not None:
+        return firm
+    doubted = _by_distance(apart, card, resampled=resampled)
+    if doubted is None and not claim.constrained:
+        doubted = _by_rank(claim, beside.tokens) or _by_end(claim, beside.end)
+    if doubted is None:
+        return None
+    return Finding(outcome="unusable", reason="outliers", detail=f"{doubted.detail}; behind a doubtful token only")
+
+
+def _firm_until(claim: Claim) -> int:
+    """The last entry in front of which the text surely reads as the tokens that were written: each of those before it
+    begins a word of its own, or was the one to expect."""
+    before = ""
+    for index, entry in enumerate(claim.entries):
+        if not entry.text:
+            continue
+        if index == 0:
+            # White space may join the end of a chat's template, and anything else the end of a plain prompt.
+            doubted = entry.text[0].isspace() == (claim.kind == "chat")
+        else:
+            likely = entry.logprob is not None and entry.logprob >= JOIN_LOGPROB_MIN
+            doubted = not likely and before != "" and not _is_apart(before, entry.text)
+        if doubted:
+            return index
+        before = entry.text
+    return len(claim.entries)
+
+
+def _is_apart(before: str, text: str) -> bool:
+    """Tokenizers join what follows within a word, a number or a run of signs, and white space with what it precedes."""
+    return text[0].isspace() and not before[-1].isspace()
+
+
 def _why_not(claim: Claim, place: _Place, extra: int, predicted: Entry) -> str:
     """Why a position cannot be compared, or nothing. `extra` tokens are between the empty prefix and the position."""
     entry = claim.entries[place.index]
     hidden = extra - place.index
     if not _is_clear(entry):
         return "lost_text"
-    if view_of(entry.top, ENTRY_TOP) is None:
+    if not is_telling(entry.top):
         return "no_alternatives"
     if not 0 <= hidden <= place.room:
         return "retokenised"
     # What is hidden, and not before the position, has room behind it; else it stood before the text, as thoughts do.
     if _hidden_tokens(claim) + place.room - hidden > _unexplained_max(claim):
         return "hidden_tokens"
-    return "no_prediction" if view_of(predicted.top) is None else ""
+    return "" if is_telling(predicted.top) else "no_prediction"
 
 
 def _by_distance(apart: Sequence[float], card: Card, *, resampled: bool) -> Finding | None:
@@ -291,13 +356,6 @@ def _bytes(text: str) -> bytes:
 
 def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / max(1, len(values))
-
-
-def _by_tokens(claim: Claim, beside: _Beside) -> Finding | None:
-    """Whether the tokens themselves were picked from the distributions that the executor states."""
-    if claim.constrained:
-        return None
-    return _by_rank(claim, beside.tokens) or _by_end(claim, beside.end) or _by_picks(claim) or _by_likelihood(claim)
 
 
 def _by_rank(claim: Claim, shown: Sequence[tuple[Entry, Entry]]) -> Finding | None:
@@ -340,9 +398,8 @@ def _by_end(claim: Claim, end: Entry | None) -> Finding | None:
     return Finding(outcome="disagree", reason="early_end", detail=detail)
 
 
-def _by_picks(claim: Claim) -> Finding | None:
+def _by_picks(claim: Claim, known: Sequence[Entry]) -> Finding | None:
     """By the executor's own distributions: tokens that sampling as asked never picks."""
-    known = _known_entries(claim)
     reach = _reach_nats(claim) + LOGPROB_SLACK
     others = sum(
         entry.logprob is not None and entry.logprob < max(logprob for _, logprob in entry.top) - reach
@@ -354,11 +411,10 @@ def _by_picks(claim: Claim) -> Finding | None:
     return Finding(outcome="disagree", reason="unpicked", detail=detail)
 
 
-def _by_likelihood(claim: Claim) -> Finding | None:
+def _by_likelihood(claim: Claim, known: Sequence[Entry]) -> Finding | None:
     """By the executor's own distributions: tokens that sampling picks, but not so many unlikely ones."""
     if claim.temperature < TEMPERATURE_MIN:
         return None
-    known = _known_entries(claim)
     logarithm = surprise(known, claim.temperature, reach_nats=_reach_nats(claim) + LOGPROB_SLACK)
     if logarithm >= math.log(CHANCE_MAX):
         return None
@@ -368,9 +424,7 @@ def _by_likelihood(claim: Claim) -> Finding | None:
 
 def _known_entries(claim: Claim) -> list[Entry]:
     return [
-        entry
-        for index, entry in enumerate(claim.entries)
-        if not _may_be_cut(claim, index) and view_of(entry.top, ENTRY_TOP) is not None
+        entry for index, entry in enumerate(claim.entries) if not _may_be_cut(claim, index) and is_telling(entry.top)
     ]
 
 
@@ -421,7 +475,7 @@ def _is_comparable(claim: Claim, place: _Place) -> bool:
     entry = claim.entries[place.index]
     if place.index and _may_be_cut(claim, place.index):
         return False
-    return _is_clear(entry) and view_of(entry.top, ENTRY_TOP) is not None
+    return _is_clear(entry) and is_telling(entry.top)
 
 
 def _is_clear(entry: Entry) -> bool:
