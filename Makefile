@@ -18,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup setup-chain setup-env test lint format docs demo bench crash canary fuzz-api demo-model train-model contracts \
-	contracts-long gas chain-faults changelog clean
+	contracts-long gas chain-faults audit-report changelog clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -85,6 +85,9 @@ gas: setup-chain | $(REPORTS) ## what each call to the contracts costs, beside w
 
 chain-faults: setup-chain | $(REPORTS) ## kill -9 and reorgs below a network on a chain: no wei may be lost or doubled
 	$(RUN) -m bench.chain_faults --report $(REPORTS)/chain-faults.json
+
+audit-report: setup-env | $(REPORTS) ## who cheats and how soon that is found out, over thousands of lives and whole populations
+	$(RUN) -m bench.audit_report --report $(REPORTS)/audit-report.json
 
 changelog: setup-env ## gather changelog.d into CHANGELOG.md for a release: make changelog VERSION=0.2.0
 	$(RUN) -m towncrier build --yes --version $(VERSION)

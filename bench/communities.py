@@ -16,7 +16,7 @@ LEAGUE = 6
 SETTLED_UNITS = 60
 """Answered honestly before a settled cheat begins: with `passes_per_rate` at 3 it is at the floor by then."""
 SLOWNESS = 5.0
-OFFLINE_LOAD = 0.01
+OFFLINE_LOAD = 0.005
 """So few requests that challenges have to show who is slow."""
 Maker = Callable[[], list[Spec]]
 
@@ -117,7 +117,7 @@ def played(population: Population, community: Community, requests: int) -> Playe
         audits_out_of_place=tally.audits_out_of_place,
         audits=tally.verdicts.total(),
         unaudited=sum(count for (verdict, _), count in tally.verdicts.items() if verdict == "unaudited"),
-        not_completed=requests - tally.states["completed"],
+        not_completed=tally.states.total() - tally.states["completed"],
     )
 
 

@@ -207,7 +207,7 @@ class Population:
         self._units: dict[str, _Unit] = {}
         self._offers: dict[str, tuple[effects.Offer, int]] = {}
         self._epoch_of: dict[str, int] = {}
-        self._drawn: dict[str, bool] = {}
+        self._opened: dict[str, bool] = {}
         self._newest = any_prompt(self._chance)
         self._last_record: ExecutionRecord | None = None
         self._asked = self._target = 0
@@ -441,8 +441,9 @@ class Population:
         facts = _facts(claim, draw=draw, poe_commitment=poe_commitment)
         unit, tally = self._units[offer.request_id], self.tally
         unit.claim, unit.executor, unit.cheated = claim, offer.node_id, cheated
-        can_probe = self.shell.consider(offer.attempt_id, unit.payload, _verified(claim, facts))
-        facts = msgspec.structs.replace(facts, spot_check=can_probe)
+        if sampling.drawn(draw, self.engine.trust.rate_percent(offer.node_id)):
+            can_probe = self.shell.consider(offer.attempt_id, unit.payload, _verified(claim, facts))
+            facts = msgspec.structs.replace(facts, spot_check=can_probe)
         tally.executed[offer.node_id] += 1
         tally.bad_done += cheated
         self._last_record = None
@@ -453,15 +454,15 @@ class Population:
         # The step that recorded it says at what rate; whether it opened an audit must follow from that.
         record: ExecutionRecord | None = self._last_record
         assert record is not None and record.poe_commitment == poe_commitment, record
-        drawn = sampling.drawn(draw, record.rate)
-        tally.audits_out_of_place += drawn != self._drawn.pop(offer.request_id, False)
+        drawn, opened = sampling.drawn(draw, record.rate), self._opened.pop(offer.request_id, False)
+        tally.audits_out_of_place += drawn != opened
         if record.rate == self.engine.settings.sampling_floor_percent:
             unit.floor = True
             tally.work.add(unit.prompt.tokens, len(claim.entries))
         if sight is not None:
             sight.marked, sight.rate = drawn, record.rate
             self.sights.append(sight)
-        if not drawn:
+        if not opened:
             del self._units[offer.request_id]
 
     def draw(self, offer: effects.Offer, poe_commitment: str) -> int:
@@ -474,7 +475,7 @@ class Population:
         self.shell.open(effect)
         self._units[effect.audit_id] = self._units[effect.request_id]
         if not effect.prepared_from:
-            self._drawn[effect.request_id] = True
+            self._opened[effect.request_id] = True
 
     def _effort(self, unit: _Unit, audit: Audit) -> tuple[int, int, int]:
         """Tokens read, read anew and written. Runtimes keep what they have read, so that all positions together cost

@@ -38,7 +38,7 @@ NOISE_OF: dict[Variant, float] = {"model": 0.0, "quantised": 0.25, "smaller": 1.
 SHARED_BY_OTHER = 0.5
 """Of the words, how many are followed by the same ones in a model of other training, in another order."""
 _LOG_MIN_P = math.log(MIN_P_DEFAULT)
-_POOL = 1 << 16
+_POOL = 1 << 13
 """Numbers drawn beforehand: a million audits look up hundreds each."""
 
 

@@ -10,7 +10,6 @@ import math
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import msgspec
 
@@ -26,8 +25,7 @@ CURVE_POINTS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50, 60, 70, 80, 90, 100, 120,
 CURVE_TAIL = (600, 700, 800, 900, 1_000, 1_500, 2_000, 3_000, 4_000, 5_000, 7_000, 10_000)
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """Of one audit, for its executor or for its auditor."""
 
     marks: tuple[tuple[Role, bool], ...]
@@ -49,9 +47,9 @@ def _outcome(end: Ends, *, auditor: bool) -> Outcome:
 
 
 class Life(msgspec.Struct, frozen=True, kw_only=True):
-    """How many units a node had done when it was removed, infinite for never, and how many of them were audited."""
+    """How many units a node had done when it was removed, None for never, and how many of them were audited."""
 
-    removed_after: float
+    removed_after: int | None
     audited: int
 
 
@@ -82,7 +80,7 @@ def executor_life(
         if chance.random() * 100 < trust.rate_percent(NODE):
             audited += 1
             pending.append((unit + 1 + LAG_UNITS, deeds.pick(chance)))
-    return Life(removed_after=math.inf, audited=audited)
+    return Life(removed_after=None, audited=audited)
 
 
 def auditor_life(settings: EngineSettings, deeds: Deeds, chance: random.Random, *, units_max: int) -> Life:
@@ -91,7 +89,7 @@ def auditor_life(settings: EngineSettings, deeds: Deeds, chance: random.Random, 
     for unit in range(1, units_max + 1):
         if _apply(trust, deeds.pick(chance)):
             return Life(removed_after=unit, audited=unit)
-    return Life(removed_after=math.inf, audited=units_max)
+    return Life(removed_after=None, audited=units_max)
 
 
 def honest_life(
@@ -111,7 +109,7 @@ def honest_life(
         rate = trust.rate_percent(NODE)
         unit += 1 if rate >= 100 else 1 + int(log(1.0 - chance.random()) / log(1.0 - rate / 100))
         if unit > requests:
-            return Life(removed_after=math.inf, audited=audits)
+            return Life(removed_after=None, audited=audits)
         audits += 1
         if _apply(trust, chance.choice(executed)) or _apply(trust, chance.choice(audited), counts=False):
             return Life(removed_after=unit, audited=audits)
@@ -157,13 +155,13 @@ QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 def caught(
     lives: Sequence[Life], *, within: int, units: str = "requests", units_max: int, promised: bool = False
 ) -> Caught:
-    removed = [life.removed_after for life in lives]
+    removed = [math.inf if life.removed_after is None else life.removed_after for life in lives]
     hits = sum(each <= within for each in removed)
     points = [point for point in (*CURVE_POINTS, *CURVE_TAIL) if point <= units_max]
     return Caught(
         runs=len(lives),
         units=units,
-        removed_within={name: _finite(intervals.quantile(removed, share)) for name, share in QUANTILES.items()},
+        removed_within={name: finite(intervals.quantile(removed, share)) for name, share in QUANTILES.items()},
         within=within,
         share=hits / len(lives),
         ci95=intervals.clopper_pearson(hits, len(lives)),
@@ -173,7 +171,7 @@ def caught(
     )
 
 
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
@@ -209,7 +207,7 @@ def honest_lives(
 
 
 def acquitted(lives: Sequence[Life], executed: Sequence[Outcome], *, requests: int) -> Acquitted:
-    convicted = sum(math.isfinite(life.removed_after) for life in lives)
+    convicted = sum(life.removed_after is not None for life in lives)
     low, _ = intervals.clopper_pearson(convicted, len(lives))
     against = sum(any(bad for _, bad in each.marks) for each in executed)
     return Acquitted(
@@ -222,8 +220,8 @@ def acquitted(lives: Sequence[Life], executed: Sequence[Outcome], *, requests: i
     )
 
 
-def with_false_alarms(outcomes: Sequence[Outcome], share: float) -> list[Outcome]:
+def with_false_alarms(outcomes: Sequence[Outcome], share: float, *, role: Role = "executor") -> list[Outcome]:
     """The same, with `share` of them turned against the node: for what may be true although it was not measured."""
-    alarm = Outcome((("executor", True),), passed=False, disagreed=True)
+    alarm = Outcome(((role, True),), passed=False, disagreed=role == "executor")
     count = math.ceil(share * len(outcomes) / (1 - share)) if share else 0
     return [*outcomes, *(alarm for _ in range(count))]
