@@ -31,7 +31,8 @@ class ChainWorld(World):
         self.chain = Chain(time=START_MS // 1000, confirmations=CONFIRMATIONS, default_limit=DEFAULT_LIMIT)
         self.signed: list[ClearanceGranted] = []
         self.honest = True
-        super().__init__(**{"on_chain": True, "first_batch": 1, "default_daily_limit_wei": DEFAULT_LIMIT, **changes})
+        chosen: dict[str, Any] = {"on_chain": True, "first_batch": 1, "default_daily_limit_wei": DEFAULT_LIMIT}
+        super().__init__(**(chosen | changes))
 
     # Driving it --------
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from onchain_world import ALICE, ChainWorld
+from vault_chain import WITHDRAWAL_DELAY_SECONDS, request_withdrawal, withdraw
 from world import ACCOUNT, BIG_DIGEST, DIGEST, PRLX, SECOND, World
 
 from parallelix.engine import effects, events
-from parallelix.engine.ledger import available, held
+from parallelix.engine.ledger import available, held, uncovered
 from parallelix.engine.rows import AttemptRow, AuditRow, BatchRow, EpochRow, NodeTrustRow, RequestRow
 from parallelix.engine.settings import DAY_MS
 from parallelix.protocol.records import AuditRecord, ExecutionRecord
@@ -401,6 +403,27 @@ def test_an_audit_ends_in_its_time_however_often_it_is_placed_again() -> None:
     assert world.audit_row(request_id).reason in {"no_answer", "no_second_node"}
     settle(world)
     assert world.transfers("charge"), "what is not audited is charged"
+
+
+def test_what_is_overturned_returns_to_a_deposit_and_pays_what_it_owes_first() -> None:
+    """A withdrawal took what the work counted on: the gap is written off against what comes back."""
+    world = ChainWorld(audited=True, prepared_percent=0, offline_ms=DAY_MS, acknowledge_ms=DAY_MS)
+    world.staffed(nodes=3)
+    world.fund(1_000_000)
+    world.issue_key(f"key_{ALICE}", ALICE)
+    request_id = world.work()
+    cost = int(world.row(request_id).charge_wei)
+    world.confirm_batches()
+    assert not world.charged(ALICE) and world.balance(held(ALICE)) == cost
+    world.confirm(request_withdrawal(ALICE, 1_000_000))
+    world.advance(2 * WITHDRAWAL_DELAY_SECONDS * SECOND)
+    world.confirm(withdraw(ALICE))
+    assert world.balance(uncovered(ALICE)) == -cost, "it left although the work counted on it"
+    audit_id = world.audit(request_id).audit_id
+    world.answer_audit(audit_id, "disagree")
+    world.answer_audit(audit_id, "disagree", "agree")
+    assert world.balance(uncovered(ALICE)) == world.balance(held(ALICE)) == world.balance(available(ALICE)) == 0
+    assert not world.charged(ALICE)
 
 
 # What is known of nodes --------

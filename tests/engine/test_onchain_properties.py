@@ -67,18 +67,23 @@ TO_ACHIEVE = ORDINARY | {
 class AccountsMachine(RuleBasedStateMachine):
     """Each rule is something that an account, a settler, a chain, a node or a crash can do."""
 
+    nodes = 1
+
     def __init__(self) -> None:
         super().__init__()
-        self.world = ChainWorld()
+        self.world = self.new_world()
         self.exposed: Counter[str] = Counter()
         self.frozen_told: dict[str, int] = {}
         self.entries: list[tuple[tuple[str, int], ...]] = []
         self.logs_read = 0
         self.stale_told = False
 
+    def new_world(self) -> ChainWorld:
+        return ChainWorld()
+
     @initialize(alice=st.sampled_from([0, 400_000, 3_000_000, 3_000_000]), bob=st.sampled_from([0, 1_000_000]))
     def begin(self, alice: int, bob: int) -> None:
-        self.world.staffed(slots=8)
+        self.world.staffed(nodes=self.nodes, slots=8)
         for account in (ALICE, BOB):
             self.world.issue_key(f"key_{account}", account)
         for account, amount in ((ALICE, alice), (BOB, bob)):
@@ -270,7 +275,9 @@ class AccountsMachine(RuleBasedStateMachine):
     @rule(tokens=st.sampled_from([0, 20, 400]), most=st.integers(1, 4))
     def nodes_work(self, tokens: int, most: int) -> None:
         world = self.world
-        working = [each for each in sorted(world.offers) if world.engine.attempt(each) is not None]
+        working = sorted(
+            each for each, offer in world.offers.items() if not offer.is_audit and world.engine.attempt(each)
+        )
         for attempt_id in working[:most]:
             world.acknowledge(attempt_id)
             world.complete(attempt_id, prompt_tokens=tokens, completion_tokens=tokens)
@@ -378,7 +385,8 @@ class AccountsMachine(RuleBasedStateMachine):
 
     def pass_time(self, milliseconds: int) -> None:
         self.world.advance(milliseconds)
-        self.world.heartbeat(1)
+        for node_id in range(1, self.nodes + 1):
+            self.world.heartbeat(node_id)
 
     @rule()
     def restart(self) -> None:

@@ -33,6 +33,7 @@ from parallelix.engine.ledger import available
 from parallelix.engine.lifecycle import FINAL_REQUEST_STATES, AttemptState, RequestState
 from parallelix.engine.rows import AttemptRow, RecordRow
 from parallelix.engine.settings import DAY_MS, HOUR_MS
+from parallelix.protocol.sampling import DRAW_BITS
 
 NODES = st.integers(min_value=1, max_value=4)
 EXAMPLES = int(os.environ.get("PARALLELIX_ENGINE_EXAMPLES", "120"))
@@ -61,9 +62,12 @@ class NetworkMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = World(seed=7, rejections_to_remove=2, rejection_window_ms=HOUR_MS, removal_ms=HOUR_MS)
+        self.world = self.new_world()
         self.asked: dict[str, str] = {}
         self.logs_read = 0
+
+    def new_world(self) -> World:
+        return World(seed=7, rejections_to_remove=2, rejection_window_ms=HOUR_MS, removal_ms=HOUR_MS)
 
     @initialize(grant=st.sampled_from([PRLX, PRLX, 700_000]), nodes=st.integers(0, 4))
     def begin(self, grant: int, nodes: int) -> None:
@@ -73,7 +77,9 @@ class NetworkMachine(RuleBasedStateMachine):
             self.world.attach(node_id, slots=2, digests=(DIGEST, BIG_DIGEST), run_id="a")
 
     def open_attempts(self) -> list[str]:
-        return sorted(each for each in self.world.offers if self.world.engine.attempt(each) is not None)
+        """At requests."""
+        offers = self.world.offers.items()
+        return sorted(each for each, offer in offers if not offer.is_audit and self.world.engine.attempt(each))
 
     def some_work(self, data: st.DataObject) -> Any:
         """An open attempt, of a new request where there is none; None where no node takes any."""
@@ -232,7 +238,14 @@ class NetworkMachine(RuleBasedStateMachine):
     def answers(self, attempt: Any, tokens: int, outcome: str) -> None:
         asked_to_stop = self.world.request(attempt.request_id).cancelling
         # Usage far beyond what was asked for: billing takes no node's word for more than was held.
-        self.world.complete(attempt.attempt_id, prompt_tokens=10 * tokens, completion_tokens=tokens, outcome=outcome)
+        self.world.complete(
+            attempt.attempt_id,
+            prompt_tokens=10 * tokens,
+            completion_tokens=tokens,
+            outcome=outcome,
+            draw=0 if tokens % 4 else 2**DRAW_BITS - 1,
+            spot_check=tokens % 5 != 0,
+        )
         row = self.world.row(attempt.request_id)
         if outcome == "cancelled" and not asked_to_stop:
             assert row.record_sequence < 0, "nobody asked it to stop"
@@ -335,15 +348,14 @@ class NetworkMachine(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         """Invariant 9: what was acknowledged is in the tables, and from them the engine is the same again."""
-        before = {request_id: request.hold_wei for request_id, request in self.world.engine.requests.items()}
+        before = self.open_requests()
         remembered, running = self.remembered(), set(self.open_attempts())
         ACHIEVED["restarted with open work"] += bool(self.open_attempts())
         ACHIEVED["restarted with records to settle"] += any(
             key.committed_wei for key in self.world.engine.keys.values() if not key.open_requests
         )
         self.world.restart()
-        after = {request_id: request.hold_wei for request_id, request in self.world.engine.requests.items()}
-        assert after == before, "a restart resumes every open request"
+        assert self.open_requests() == before, "a restart resumes every open request"
         for name, value in self.remembered().items():
             assert value == remembered[name], name
         # A pause is in no table: until its next heartbeat a paused node may be given what waits.
@@ -351,6 +363,11 @@ class NetworkMachine(RuleBasedStateMachine):
         for key, request_id in self.asked.items():
             admitted_at = self.world.row(request_id).admitted_at
             assert (key in self.idempotent()) == (admitted_at >= self.world.now - DAY_MS)
+
+    def open_requests(self) -> dict[str, int]:
+        """What is held of each that a requester sent."""
+        opened = self.world.engine.requests.items()
+        return {request_id: request.hold_wei for request_id, request in opened if not request.audit_id}
 
     def idempotent(self) -> set[str]:
         return {known.idempotency_key for known in self.world.snapshot().idempotent}
@@ -382,7 +399,7 @@ class NetworkMachine(RuleBasedStateMachine):
         open_now: list[str] = []
         for request in engine.requests.values():
             assert request.count(AttemptState.OFFERED, AttemptState.RUNNING) <= 1
-            for node_id, ends in turns(request).items():
+            for node_id, ends in turns(request).items() if not request.audit_id else ():
                 let_pass = ([(AttemptState.LOST, 0)], [(AttemptState.WITHDRAWN, 0)])
                 assert ends[:-1] in ([], *let_pass), f"a unit came back to node {node_id}"
             if request.open_attempt:
@@ -401,7 +418,8 @@ class NetworkMachine(RuleBasedStateMachine):
         engine = self.world.engine
         for request in engine.requests.values():
             if request.state == "queued":
-                assert engine.pool.match(request.need, request.failed_nodes) is None, "it could be served now"
+                node = engine._best_node(request)  # pyright: ignore[reportPrivateUsage]
+                assert node is None, "it could be served now"
 
     @invariant()
     def what_happened_is_counted(self) -> None:

@@ -20,7 +20,8 @@ class Scene(World):
     """Three nodes; the first executes, and one request of its is drawn."""
 
     def __init__(self, **changes: Any) -> None:
-        super().__init__(audited=True, **{"prepared_percent": 0, "conviction_millinats": 10**9, **changes})
+        chosen: dict[str, Any] = {"prepared_percent": 0, "conviction_millinats": 10**9}
+        super().__init__(audited=True, **(chosen | changes))
         self.fund()
         self.issue_key()
         self.attach(EXECUTOR, slots=4)

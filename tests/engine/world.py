@@ -161,8 +161,9 @@ class World:
                 self.log.append((effect.name, effect.fields))
             elif isinstance(effect, effects.Offer):
                 self.offers[effect.attempt_id] = effect
+                again = effect.attempt_id in self.nodes_offered
                 self.nodes_offered.setdefault(effect.attempt_id, set()).add(str(effect.node_id))
-                if effect.is_audit:
+                if effect.is_audit and not again:
                     self.auditors.setdefault(effect.request_id, []).append(effect.node_id)
                     self.check_whom_an_audit_is_given_to(effect)
             elif isinstance(effect, effects.Withdraw) and not effect.partial:
