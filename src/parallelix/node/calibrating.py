@@ -45,8 +45,7 @@ PROMPTS_MAX = 240
 PROMPTS_DEFAULT = 48
 POSITIONS_MAX = 32
 """In one answer. More of them lie closer together, and are the less each for itself."""
-AUDITS_PER_ANSWER = 25
-SPREAD_POSITIONS = (1, 2, 4, 8)
+AUDITS_PER_ANSWER = 10
 PROMPT_CHARACTERS_MAX = 2048
 PROMPT_SHARES = (0.125, 0.25, 0.5, 1.0)
 TIMED_REPEATS = 2
@@ -317,18 +316,15 @@ async def _probe(
 
 
 def _spreads(probed: Iterable[_Probed], chance: random.Random) -> tuple[SpreadAt, ...]:
-    apart = [spot_check.distances(each.claim, each.probes, each.answer) for each in probed]
-    spreads: list[SpreadAt] = []
-    for positions in SPREAD_POSITIONS:
-        means = [
-            statistics.fmean(chance.sample(distances, positions))
-            for distances in apart
-            if len(distances) >= positions
-            for _ in range(AUDITS_PER_ANSWER)
+    """Without audits that tell of a token which is read again as others, and not of the numbers."""
+    drawn = [_drawn(each, chance) for each in probed for _ in range(AUDITS_PER_ANSWER)]
+    return calibration.spreads_of(
+        [
+            spot_check.distances(each.claim, each.probes, each.answer)
+            for each in drawn
+            if spot_check.compare(each.claim, each.probes, each.answer, DEFAULT_CARD).reason != "outliers"
         ]
-        if means:
-            spreads.append(calibration.spread_of(means, positions))
-    return tuple(spreads)
+    )
 
 
 def _audit(probed: Iterable[_Probed], card: Card, audits: _Audits, chance: random.Random) -> None:
