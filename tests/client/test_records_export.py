@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 import pytest_asyncio
 from client_scene import Operating, matches_schema
@@ -64,6 +65,24 @@ async def test_an_export_needs_no_key_and_holds_every_record(
         assert (await anyone.get("/v1/network")).json()["head_hash"] == record_hash(records[-1])
 
 
+async def test_audits_are_verified_by_the_word_of_a_coordinator(
+    recorded: Network, operating: Operating, tmp_path: Path
+) -> None:
+    """This one draws nothing, which is told as what it is: rates of 0."""
+    path = tmp_path / "records.jsonl"
+    await operating("records", "export", "--out", str(path), "--url", recorded.url)
+    verifying = ("audit", "verify", str(path), "--coordinator", recorded.url)
+
+    strict, lenient = await operating(*verifying, "--json"), await operating(*verifying, "--floor", "0", "--json")
+
+    answer = matches_schema("audit-verify", strict.out)
+    assert (strict.code, answer["told_by"], answer["export_holds"]) == (7, "coordinator", True)
+    assert [each["message"] for each in answer["violations"]] == [
+        f"records 0 to {RECORDS - 1}: a rate of 0 %, below the floor of 10 %"
+    ]
+    assert (lenient.code, json.loads(lenient.out)["epochs"][0]["executions"]) == (0, RECORDS)
+
+
 async def test_an_export_never_takes_the_place_of_another(
     recorded: Network, operating: Operating, tmp_path: Path
 ) -> None:
@@ -101,9 +120,20 @@ async def test_pages_are_joined_from_any_record_on(recorded: Network, monkeypatc
 async def test_pages_with_a_gap_are_no_chain(recorded: Network) -> None:
     async with httpx.AsyncClient(base_url=recorded.url) as anyone:
         page = (await anyone.get("/v1/records")).json()["data"]
-    skipping = httpx.MockTransport(lambda _request: httpx.Response(200, content=json.dumps({"data": page[1:]})))
+    skipping = httpx.MockTransport(
+        lambda _request: httpx.Response(200, content=msgspec.json.encode({"data": page[1:]}))
+    )
 
     async with Client("http://127.0.0.1:1", transport=skipping) as client:
         with pytest.raises(BadAnswer, match="answered record 1 where 0 was asked for"):
+            async for _ in client.records():
+                pass
+
+
+async def test_a_kind_of_record_that_this_client_does_not_know_is_told() -> None:
+    newer = httpx.MockTransport(lambda _request: httpx.Response(200, content=b'{"data":[{"kind":"note"}]}'))
+
+    async with Client("http://127.0.0.1:1", transport=newer) as client:
+        with pytest.raises(BadAnswer, match="or a newer one than this client"):
             async for _ in client.records():
                 pass

@@ -343,5 +343,8 @@ def test_neighbours_with_one_fault_are_one_violation_and_a_hundred_are_named_at_
     assert (violation.message, quiet.found) == ("records 0 to 499: a rate of 0 %, below the floor of 10 %", 1)
     assert (len(mixed.violations), mixed.found) == (100, 200)
     assert check(executed([0] * 5), None, floor_percent=0).holds
+    # What nothing was drawn by needs no epoch.
+    assert check(executed([0] * 5), [], floor_percent=0).holds
+    assert [each.kind for each in check(executed([10] * 5), []).violations] == ["uncommitted"]
     assert check(executed([15] * 5), None).violations[0].message.endswith("which is none of 100, 50, 20, 10 %")
     assert check(executed([20] * 5), None, floor_percent=50).found == 1

@@ -284,6 +284,9 @@ class _Checking:
 
     def _check_blocks(self, record: ExecutionRecord) -> None:
         public = (self._epochs or {}).get(record.epoch)
+        if record.rate == 0:
+            # It was drawn by nothing, whatever epoch it names.
+            return
         if public is None:
             is_asked = self._epochs is not None
             words = f"of epoch {record.epoch}, which nobody committed to" if is_asked else ""

@@ -165,7 +165,7 @@ def _left_open(log: AuditLog, export: Audit, public: _Public) -> Iterator[str]:
     if being_drawn:
         names = ", ".join(str(each.epoch) for each in being_drawn[:4]) + (" …" if len(being_drawn) > 4 else "")
         executed = _counted(_sum(being_drawn, "executions"), "execution")
-        yield f"open: the secret of epoch {names} is not out yet, so {executed} could not be looked at"
+        yield f"open: the secret of epoch {names} is not out yet: draws of {executed} not recomputed"
     if public.anchored is None and public.epochs is not None:
         yield "not proven: that the secrets were fixed before the answers: only the coordinator says so"
     if export.uncovered and public.anchored is not None:
