@@ -9,7 +9,7 @@ from onchain_world import ALICE, ChainWorld
 from vault_chain import WITHDRAWAL_DELAY_SECONDS, request_withdrawal, withdraw
 from world import ACCOUNT, BIG_DIGEST, DIGEST, PRLX, SECOND, World
 
-from parallelix.engine import effects, events
+from parallelix.engine import auditing, effects, events
 from parallelix.engine.ledger import available, held, uncovered
 from parallelix.engine.rows import AttemptRow, AuditRow, BatchRow, EpochRow, NodeTrustRow, RequestRow
 from parallelix.engine.settings import DAY_MS
@@ -488,14 +488,80 @@ def test_an_auditor_that_contradicts_the_honest_is_removed_and_the_executor_keep
 def test_who_makes_itself_unauditable_is_removed_by_the_rate_of_it() -> None:
     world = network(1)
     for times in range(1, 7):
-        request_id = world.work()
-        world.attach(2)
-        audit_id = world.audit(request_id).audit_id
-        world.answer_audit(audit_id, "unusable")
-        world.answer_audit(audit_id, "unusable")
-        world.heartbeat(2, paused=True)
-        assert world.audit_row(request_id).reason == "unauditable"
+        account = "0x" + f"{times:040x}"
+        world.fund(PRLX, account)
+        world.issue_key(account, account)
+        assert unauditable(world, account) == "unauditable"
         assert bool(world.engine.pool.nodes[1].removed_until) == (times == 6)
+
+
+def unauditable(world: World, account: str, *, reason: str = "rerun_differs") -> str:
+    """Node 1 serves a request in which nothing can be compared, and that comes out otherwise when run again."""
+    world.heartbeat(1)
+    request_id = world.ask(account=account, key_id=account)
+    world.complete(world.attempt_of(request_id))
+    world.heartbeat(1, paused=True)
+    world.now += 1
+    world.attach(2)
+    audit_id = world.audit(request_id).audit_id
+    world.answer_audit(audit_id, "unusable")
+    world.answer_audit(audit_id, "unusable", reason=reason)
+    world.heartbeat(2, paused=True)
+    return world.audit_row(request_id).reason
+
+
+def test_one_requester_alone_convicts_nobody_by_asking_for_what_cannot_be_compared() -> None:
+    world = network(1)
+    world.issue_key(ACCOUNT)
+    for _ in range(50):
+        unauditable(world, ACCOUNT)
+    trust = world.engine.trust.of(1)
+    assert trust.unusable_millinats == world.settings.unusable_millinats and not world.logged("node.convicted")
+    world.now += DAY_MS
+    unauditable(world, ACCOUNT)
+    assert trust.unusable_millinats == 2 * world.settings.unusable_millinats, "one word a day"
+
+
+def test_a_request_that_nobodys_answer_to_can_be_compared_speaks_against_nobody() -> None:
+    world = network(1)
+    world.issue_key(ACCOUNT)
+    assert unauditable(world, ACCOUNT, reason="rerun_unauditable") == "unauditable"
+    assert world.engine.trust.of(1).unusable_millinats == 0 and not world.logged("node.marked")
+
+
+def test_the_words_of_requesters_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auditing, "UNUSABLE_WORDS_MAX", 3)
+    world = network(1, conviction_millinats=10**9)
+    for each in range(5):
+        account = "0x" + f"{each:040x}"
+        world.fund(PRLX, account)
+        world.issue_key(account, account)
+        unauditable(world, account)
+    assert len(world.engine._unusable_words) == 3  # pyright: ignore[reportPrivateUsage]
+
+
+def test_who_is_convicted_already_is_not_convicted_again() -> None:
+    world = network(1, conviction_millinats=1)
+    for each in range(3):
+        account = "0x" + f"{each:040x}"
+        world.fund(PRLX, account)
+        world.issue_key(account, account)
+        unauditable(world, account)
+    assert len(world.logged("node.marked")) == 3
+    assert len(world.logged("node.convicted")) == len(world.logged("node.removed")) == 1
+
+
+def test_audits_that_wait_for_another_owner_stand_in_nobodys_way() -> None:
+    """However many there are: a network of one owner has no auditor, and each of its results is drawn."""
+    world = network(1, drain_scan_max=2)
+    for _ in range(5):
+        world.work()
+    assert len(world.engine.queue) == 5
+    running = [world.ask() for _ in range(4)]
+    waiting = world.ask()
+    assert waiting in world.engine.queue
+    world.complete(world.attempt_of(running[0]))
+    assert world.node_of(waiting) == 1
 
 
 def test_evidence_is_the_same_after_a_restart() -> None:

@@ -9,7 +9,7 @@ from world import SECOND, World
 
 from parallelix.engine import effects
 from parallelix.engine.rows import AuditRow
-from parallelix.engine.verdicts import TABLE, AskThird, Ends, NoSuchCase, RunWhole, ruling
+from parallelix.engine.verdicts import RERUN_UNAUDITABLE, TABLE, AskThird, Ends, NoSuchCase, RunWhole, ruling
 from parallelix.protocol.records import AuditRecord
 
 EXECUTOR, FIRST, THIRD = 1, 2, 3
@@ -106,7 +106,9 @@ def test_every_row_of_the_table_is_what_the_engine_does(stage: str, outcome: str
     if outcome in MISSING:
         world.missing(audit_id, outcome)
     else:
-        world.answer_audit(audit_id, outcome, third, reason="of_the_finding")
+        unauditable = outcome == "unauditable"
+        reason = RERUN_UNAUDITABLE if unauditable else "of_the_finding"
+        world.answer_audit(audit_id, "unusable" if unauditable else outcome, third, reason=reason)
     if isinstance(expected, AskThird):
         assert world.engine.audits[audit_id].stage == "third"
         assert world.auditors[audit_id][-1] not in {EXECUTOR, FIRST} and len(world.auditors[audit_id]) == 2

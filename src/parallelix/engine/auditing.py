@@ -14,15 +14,19 @@ from parallelix.engine.entities import Attempt, Audit, Request
 from parallelix.engine.lifecycle import RequestState
 from parallelix.engine.pool import Need, Node
 from parallelix.engine.rows import AuditRow, EpochRow
+from parallelix.engine.settings import DAY_MS
 from parallelix.engine.settling import Settling
 from parallelix.engine.trust import Role
-from parallelix.engine.verdicts import AskThird, Ends, Missing, RunWhole, Stage, ruling
+from parallelix.engine.verdicts import AskThird, Ends, Missing, RunWhole, Stage, answered, ruling
 from parallelix.protocol import ids, sampling
 from parallelix.protocol.records import AuditRecord
 from parallelix.protocol.spot_check import PROBES_DEFAULT
 
 _POSITIONS = PROBES_DEFAULT + 1
 _PERCENT_BYTES = 4
+UNUSABLE_WORDS_MAX = 20_000
+"""Pairs of a node and an account of one day, near 200 bytes each. Who fills it lets words count again, each of which
+costs a request of another account."""
 
 
 class Auditing(Settling):
@@ -209,7 +213,8 @@ class Auditing(Settling):
         elif audit.auditor_id < 0 or audit.stage == "whole":
             audit.auditor_id, audit.auditor_attempt_id = attempt.node_id, attempt.attempt_id
         audit.unit.become(RequestState.VALIDATING, now=self._now)
-        follows = ruling(audit.stage, finding.outcome, third.outcome if third is not None else None)
+        outcome = answered(audit.stage, finding)
+        follows = ruling(audit.stage, outcome, third.outcome if third is not None else None)
         self._log(
             "audit.answered",
             audit_id=audit.audit_id,
@@ -342,7 +347,7 @@ class Auditing(Settling):
             self._tell(audit.node_id, audit.attempt_id, request.request_id, f"audit_disagreed: {reason}")
         if ends.executor:
             self._weigh(audit.node_id, "executor", bad=ends.executor == "bad")
-        if ends.comparable:
+        if ends.comparable == "good" or (ends.comparable and self._first_word(audit.node_id, request.account)):
             self._weigh(audit.node_id, "unusable", bad=ends.comparable == "bad")
         if ends.auditor == "bad":
             self._tell(audit.auditor_id, audit.auditor_attempt_id, audit.audit_id, f"audit_overruled: {reason}")
@@ -365,13 +370,24 @@ class Auditing(Settling):
             trust.passes = 0
             self.trust.changed(node_id)
 
+    def _first_word(self, node_id: int, account: str) -> bool:
+        """What can be compared of a result hangs on what was asked for. So one requester can say one thing in a day
+        against one node; who makes itself unauditable does so to everybody."""
+        words = self._unusable_words
+        while words and (len(words) >= UNUSABLE_WORDS_MAX or next(iter(words.values())) <= self._now - DAY_MS):
+            words.popitem(last=False)
+        if (node_id, account) in words:
+            return False
+        words[node_id, account] = self._now
+        return True
+
     def _weigh(self, node_id: int, role: Role, *, bad: bool) -> None:
         convicted = self.trust.observe(node_id, role, against=bad)
         if bad:
             millinats = self.trust.of(node_id).millinats(role)
             self._log("node.marked", node_id=str(node_id), role=role, millinats=millinats)
         node = self.pool.find(node_id)
-        if convicted and node is not None:
+        if convicted and node is not None and not node.removed_until:
             self._log("node.convicted", node_id=str(node_id), role=role)
             self._remove(node)
 

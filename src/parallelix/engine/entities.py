@@ -132,7 +132,13 @@ class Request:
     @property
     def lane(self) -> Lane:
         need = self.need
-        return Lane(workload_class=need.workload_class, model=self.model, tier=need.tier, features=need.features)
+        return Lane(
+            workload_class=need.workload_class,
+            model=self.model,
+            tier=need.tier,
+            features=need.features,
+            barred_owners=self.barred_owners,
+        )
 
     @property
     def open_attempt(self) -> Attempt | None:

@@ -27,12 +27,14 @@ def queue_key(settings: EngineSettings, *, admitted_at: int, priority: Priority,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lane:
-    """Requests that the same nodes can serve wait in one lane."""
+    """Requests that the same nodes can serve wait in one lane. Audits have lanes of their own: none of `barred_owners`
+    may have what waits there."""
 
     workload_class: str
     model: str
     tier: int
     features: frozenset[str]
+    barred_owners: frozenset[str] = frozenset()
 
 
 class Queue:
@@ -83,14 +85,16 @@ class Queue:
         wanted: int,
         scanned_max: int,
         suits: Callable[[str], bool],
+        open_to: Callable[[Lane], bool] = lambda _: True,
     ) -> list[str]:
         """The first `wanted` requests, best first, that a node of `tier` may serve: those of its (class, model) pairs,
-        each with the sets of features it has them with, that `suits` lets through. Looks at `scanned_max` at most."""
+        each with the sets of features it has them with, in lanes that are `open_to` it, that `suits` lets through.
+        Looks at `scanned_max` at most."""
         lanes = [
             self._lanes[lane]
             for pair, features in served.items()
             for lane in self._of_model.get(pair, ())
-            if lane.tier <= tier and any(lane.features <= each for each in features)
+            if lane.tier <= tier and any(lane.features <= each for each in features) and open_to(lane)
         ]
         merged: Iterator[tuple[int, str]] = heapq.merge(*lanes)
         suitable = (request_id for _, request_id in islice(merged, scanned_max) if suits(request_id))

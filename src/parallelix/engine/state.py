@@ -80,6 +80,7 @@ class State:
         self._audits_ended: OrderedDict[str, AuditRow] = OrderedDict()
         self.epochs: dict[int, EpochRow] = {}
         self._nodes_of_owner: dict[str, set[int]] = {}
+        self._unusable_words: OrderedDict[tuple[int, str], int] = OrderedDict()
         self._asking: dict[int, Asking] = {}
         self._closed_at: dict[int, int] = {}
         self._idempotent: OrderedDict[tuple[str, str], tuple[str, str, int]] = OrderedDict()

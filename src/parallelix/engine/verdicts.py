@@ -1,7 +1,8 @@
 """What follows from the answers to an audit: one table. Whatever is not in it cannot happen; asking for it raises.
 
 first       the executor's result against the first auditor's answer
-whole       the unit run again whole, where nothing in it could be compared
+whole       the unit run again whole, where nothing in it could be compared; `unauditable` where nothing in the second
+            run can be compared either, so that the request is like that and not its executor
 third       against a third node's answer, and that against the first auditor's
 prepared    a made-up claim against an auditor's answer, and that against the one that is known to be right
 """
@@ -13,11 +14,16 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from parallelix.protocol.records import Verdict
-from parallelix.protocol.spot_check import Outcome
+from parallelix.protocol.spot_check import Finding, Outcome
 
 Stage: TypeAlias = Literal["first", "whole", "third", "prepared"]
+Answered: TypeAlias = Literal["agree", "disagree", "unusable", "unauditable"]
 Missing: TypeAlias = Literal["no_node", "no_answer"]
 """No node could be asked in time; or none of those that were asked has answered."""
+
+
+RERUN_UNAUDITABLE = "rerun_unauditable"
+"""The reason of a finding by which a second run cannot be compared either."""
 
 
 class NoSuchCase(AssertionError):
@@ -48,7 +54,8 @@ Ruling: TypeAlias = Ends | AskThird | RunWhole
 
 _AGREES = Ends(verdict="agree", executor="good", auditor="good", comparable="good")
 _EQUAL = Ends(verdict="agree", executor="good", auditor="good")
-_UNAUDITABLE = Ends(verdict="inconclusive", reason="unauditable", comparable="bad")
+_DIFFERS = Ends(verdict="inconclusive", reason="unauditable", comparable="bad")
+_UNAUDITABLE = Ends(verdict="inconclusive", reason="unauditable")
 _OVERRULED = Ends(verdict="agree", reason="auditor_overruled", executor="good", auditor="bad", comparable="good")
 _OVERTURNED = Ends(verdict="disagree", executor="bad", auditor="good", comparable="good")
 
@@ -57,7 +64,7 @@ def _undecided(reason: str) -> Ends:
     return Ends(verdict="inconclusive", reason=reason, flagged=True)
 
 
-TABLE: dict[tuple[Stage, Outcome | Missing, Outcome | None], Ruling] = {
+TABLE: dict[tuple[Stage, Answered | Missing, Outcome | None], Ruling] = {
     ("first", "agree", None): _AGREES,
     ("first", "disagree", None): AskThird(),
     ("first", "unusable", None): RunWhole(),
@@ -65,7 +72,8 @@ TABLE: dict[tuple[Stage, Outcome | Missing, Outcome | None], Ruling] = {
     ("first", "no_answer", None): Ends(verdict="unaudited", reason="no_answer"),
     ("whole", "agree", None): _EQUAL,
     ("whole", "disagree", None): AskThird(),
-    ("whole", "unusable", None): _UNAUDITABLE,
+    ("whole", "unusable", None): _DIFFERS,
+    ("whole", "unauditable", None): _UNAUDITABLE,
     ("whole", "no_node", None): Ends(verdict="inconclusive", reason="no_second_node"),
     ("whole", "no_answer", None): Ends(verdict="inconclusive", reason="no_answer"),
     ("third", "agree", "disagree"): _OVERRULED,
@@ -97,7 +105,12 @@ TABLE: dict[tuple[Stage, Outcome | Missing, Outcome | None], Ruling] = {
 }
 
 
-def ruling(stage: Stage, outcome: Outcome | Missing, third: Outcome | None = None) -> Ruling:
+def answered(stage: Stage, finding: Finding) -> Answered:
+    """What a finding is in the table."""
+    return "unauditable" if stage == "whole" and finding.reason == RERUN_UNAUDITABLE else finding.outcome
+
+
+def ruling(stage: Stage, outcome: Answered | Missing, third: Outcome | None = None) -> Ruling:
     """What an answer leads to. `third` is the third node's against the first auditor's, or a prepared audit's against
     what is known."""
     found = TABLE.get((stage, outcome, third))
