@@ -97,7 +97,7 @@ def test_prompts_differ_and_some_are_long() -> None:
 
 
 CLAIMS = (
-    "sign-in", "deposit", "anchor", "receipts", "settlement", "rewards", "claim", "impostor", "unstake", "stake",
+    "sign-in", "deposit", "anchor", "receipts", "audits", "settlement", "rewards", "claim", "impostor", "unstake", "stake",
     "withdrawal",
 )  # fmt: skip
 
@@ -143,7 +143,7 @@ def test_the_demonstration_succeeds_in_its_reduced_form(tmp_path: Path) -> None:
     report = json.loads(path.read_text())
     results = report["results"]
     assert report["passed"] and {control["name"] for control in report["controls"]} > CONTROLS.keys()
-    assert len(report["controls"]) == len(CONTROLS) + 21 and "twenty-one on the way" in " ".join(PAGE.split())
+    assert len(report["controls"]) == len(CONTROLS) + 24 and "twenty-four on the way" in " ".join(PAGE.split())
     assert [claim["name"] for claim in results["circle"]] == list(CLAIMS)
     assert (results["lost"], results["charged_twice"], results["chain_valid"]) == (0, 0, True)
     assert results["attempts_lost_with_the_killed_node"] and results["attempts_rejected"]

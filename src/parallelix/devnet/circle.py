@@ -42,11 +42,12 @@ from parallelix.devnet.evidence import Evidence
 from parallelix.devnet.network import REQUESTER_WALLET, Network, Seat, operator_wallet, registration
 from parallelix.devnet.processes import Child
 from parallelix.devnet.wallet_calls import CallRefused, WalletCalls
-from parallelix.protocol import record_export
+from parallelix.protocol import audit_log, record_export
 from parallelix.protocol.accounts import ClearanceView
+from parallelix.protocol.audit_log import PublicEpoch
 from parallelix.protocol.encoding import from_hex
 from parallelix.protocol.receipts import Receipt
-from parallelix.protocol.records import Record, decode_record
+from parallelix.protocol.records import AuditRecord, ExecutionRecord, Record, decode_record
 from parallelix.protocol.registry import MINIMUM_STAKE_WEI
 from parallelix.terminal import Console
 
@@ -128,6 +129,7 @@ class Circle:
         try:
             await self._is_anchored(found)
             await self._receipts_hold(found)
+            await self._audits_hold(found)
             await self._is_settled(found)
             await self._earn((stays, leaves), removed)
             await self._claims(leaves)
@@ -219,6 +221,40 @@ class Circle:
         holds = {"every receipt is proven": all(proven), "`receipt verify` says so, too": passed}
         text = f"{sum(proven)} of {len(receipts)} receipts verified from the chain alone"
         self._claim("receipts", text, holds, controls, receipts=len(receipts))
+
+    async def _audits_hold(self, found: Evidence) -> None:
+        self._console.live("waiting for the epochs' secrets")
+        records = [decode_record(data) for data in found.chain]
+        drawn_in = {each.epoch for each in records if isinstance(each, ExecutionRecord)}
+        epochs: list[PublicEpoch] = []
+
+        async def shown() -> bool:
+            epochs[:] = await anchored.read_epochs(self._rpc, self._chain.deployment)
+            return drawn_in <= {each.epoch.epoch for each in epochs if each.epoch.secret}
+
+        await self._until("the secrets of all epochs are shown", shown)
+        there = await anchored.read_anchored(self._rpc, self._chain.deployment, confirmations=CONFIRMATIONS)
+        batches = [audit_log.AnchoredUntil(last=each.batch.last, block=each.block) for each in there.batches]
+
+        def holds(chain: Sequence[Record], public: Sequence[PublicEpoch]) -> bool:
+            return audit_log.check(chain, public, pending_ms=0, batches=batches, until_block=there.block).holds
+
+        audits = [each for each in records if isinstance(each, AuditRecord)]
+        executions = [each for each in records if isinstance(each, ExecutionRecord)]
+        below = msgspec.structs.replace(executions[0], rate=1)
+        other = msgspec.structs.replace(epochs[0].epoch, secret="0x" + "11" * 32)
+        controls = {
+            "an execution sampled below the floor": not holds(
+                [below if each is executions[0] else each for each in records], epochs
+            ),
+            "an audit that was drawn, left out": not holds([each for each in records if each is not audits[0]], epochs),
+            "the secret of an epoch exchanged": not holds(
+                records, [msgspec.structs.replace(epochs[0], epoch=other), *epochs[1:]]
+            ),
+        }
+        text = f"{len(audits)} audits drawn as the secrets of {len(drawn_in)} epochs say, none left out"
+        facts = {"audits": len(audits), "epochs": len(drawn_in)}
+        self._claim("audits", text, {"every draw is as promised": holds(records, epochs)}, controls, **facts)
 
     async def _is_verified(self, receipt: Receipt) -> bool:
         """By the command that a requester has, which gets the receipt as a file and asks the chain."""
