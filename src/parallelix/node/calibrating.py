@@ -10,7 +10,7 @@ time       reading a prompt and writing an answer, each by a line through severa
 from __future__ import annotations
 
 import asyncio
-import random
+import secrets
 import statistics
 import time
 from collections import Counter
@@ -49,7 +49,6 @@ AUDITS_PER_ANSWER = 10
 PROMPT_CHARACTERS_MAX = 2048
 PROMPT_SHARES = (0.125, 0.25, 0.5, 1.0)
 TIMED_REPEATS = 2
-_SEED = 20_260_101
 
 _TEXTS = (
     "Explain in a few sentences how a rainbow comes about.",
@@ -144,7 +143,7 @@ async def calibrate(
         facts = (runtime.name, await runtime.version())
         answered = await _generate(runtime, model, prompts, on_progress)
         reading = await _time_reading(runtime, model, on_progress)
-    chance = random.Random(_SEED)  # noqa: S311
+    chance = secrets.SystemRandom()
     async with open_runtime() as runtime:
         probed = await _probe(runtime, answered, slots, chance, on_progress)
     if not probed:
@@ -286,7 +285,7 @@ async def _time_reading(runtime: Runtime, model: Model, on_progress: Progress) -
 
 
 async def _probe(
-    runtime: Runtime, answered: Sequence[_Answered], slots: int, chance: random.Random, on_progress: Progress
+    runtime: Runtime, answered: Sequence[_Answered], slots: int, chance: secrets.SystemRandom, on_progress: Progress
 ) -> list[_Probed]:
     asked = [
         (each, probes)
@@ -315,7 +314,7 @@ async def _probe(
             task.cancel()
 
 
-def _spreads(probed: Iterable[_Probed], chance: random.Random) -> tuple[SpreadAt, ...]:
+def _spreads(probed: Iterable[_Probed], chance: secrets.SystemRandom) -> tuple[SpreadAt, ...]:
     """Without audits that tell of a token which is read again as others, and not of the numbers."""
     drawn = [_drawn(each, chance) for each in probed for _ in range(AUDITS_PER_ANSWER)]
     return calibration.spreads_of(
@@ -327,7 +326,7 @@ def _spreads(probed: Iterable[_Probed], chance: random.Random) -> tuple[SpreadAt
     )
 
 
-def _audit(probed: Iterable[_Probed], card: Card, audits: _Audits, chance: random.Random) -> None:
+def _audit(probed: Iterable[_Probed], card: Card, audits: _Audits, chance: secrets.SystemRandom) -> None:
     for each in probed:
         for _ in range(AUDITS_PER_ANSWER):
             drawn = _drawn(each, chance)
@@ -339,7 +338,7 @@ def _audit(probed: Iterable[_Probed], card: Card, audits: _Audits, chance: rando
                 audits.rejected[finding.reason] += 1
 
 
-def _drawn(each: _Probed, chance: random.Random) -> _Probed:
+def _drawn(each: _Probed, chance: secrets.SystemRandom) -> _Probed:
     """One audit's positions among those that were probed: the empty prefix, some within, and the end where it is one of
     them."""
     positions, encoded = each.probes.positions, each.claim.text.encode()
