@@ -5,6 +5,7 @@ Nothing here is made up but what a cheat makes up: every number comes from llama
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import random
@@ -48,6 +49,19 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a requester may ask of sampling besides; None is the default of all runtimes."""
+
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    stop: tuple[str, ...] = ()
+    json: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     kind: Literal["chat", "completion"]
     prompt: str
@@ -55,11 +69,11 @@ class Task:
     """None is the default of all runtimes."""
     seed: int
     tokens_max: int = TOKENS_MAX
+    sampling: Asked = Asked()
 
 
 def tasks(count: int, seed: int, *, temperatures: Sequence[float | None] = (0.0, None, 1.0)) -> list[Task]:
     """Prompts that no model was trained on, in turns over the temperatures."""
-    prompts = json.loads((MODELS / "heldout_prompts.json").read_text(encoding="utf-8"))
     chance = random.Random(seed)
     return [
         Task(
@@ -69,8 +83,13 @@ def tasks(count: int, seed: int, *, temperatures: Sequence[float | None] = (0.0,
             seed=chance.randrange(1 << 30),
             tokens_max=chance.choice((8, 24, TOKENS_MAX, TOKENS_MAX)),
         )
-        for number, prompt in enumerate(chance.choices(prompts, k=count))
+        for number, prompt in enumerate(chance.choices(_prompts(), k=count))
     ]
+
+
+@functools.cache
+def _prompts() -> Sequence[dict[str, str]]:
+    return json.loads((MODELS / "heldout_prompts.json").read_text(encoding="utf-8"))
 
 
 def generation(task: Task, model: str) -> Generation:
@@ -79,8 +98,18 @@ def generation(task: Task, model: str) -> Generation:
         model=model,
         prompt=None if chat else task.prompt,
         messages=[{"role": "user", "content": task.prompt}] if chat else None,
+        response_format={"type": "json_object"} if task.sampling.json else None,
         sampling=Sampling(
-            max_tokens=task.tokens_max, temperature=task.temperature, seed=task.seed, top_logprobs=ENTRY_TOP
+            max_tokens=task.tokens_max,
+            temperature=task.temperature,
+            top_k=task.sampling.top_k,
+            top_p=task.sampling.top_p,
+            min_p=task.sampling.min_p,
+            presence_penalty=task.sampling.presence_penalty,
+            frequency_penalty=task.sampling.frequency_penalty,
+            stop=task.sampling.stop,
+            seed=task.seed,
+            top_logprobs=ENTRY_TOP,
         ),
     )
 
@@ -96,6 +125,7 @@ async def answered(place: Place, task: Task, model: str) -> Claim:
             entries.append(sealing.entry_of(item))
     assert finished is not None
     text = "".join(entry.text for entry in entries)
+    extra = task.sampling
     return Claim(
         kind=task.kind,
         model_digest="",
@@ -106,8 +136,10 @@ async def answered(place: Place, task: Task, model: str) -> Claim:
         entries=tuple(entries),
         content=text.encode(),
         temperature=TEMPERATURE_DEFAULT if task.temperature is None else task.temperature,
-        min_p=MIN_P_DEFAULT,
+        min_p=MIN_P_DEFAULT if extra.min_p is None else extra.min_p,
         tokens_max=task.tokens_max,
+        stops=bool(extra.stop),
+        constrained=extra.json or bool(extra.presence_penalty or extra.frequency_penalty),
     )
 
 
