@@ -8,6 +8,7 @@ import re
 import runpy
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from client_scene import REPOSITORY
 
 import vector_files as vectors
 from parallelix.client import KeptAnswer, cli, errors, sdk
+from parallelix.protocol import receipts, signing
 from parallelix.protocol.receipts import Receipt
 
 PAGES = {name: (REPOSITORY / "docs" / f"{name}.md").read_text() for name in ("client", "receipts", "accounts")}
@@ -102,12 +104,26 @@ def test_the_script_verifies_what_holds_and_nothing_else(
     whole = json.loads(msgspec.json.encode(kept))
     file.write_text(json.dumps(whole))
     runpy.run_path(str(script))
-    assert capsys.readouterr().out == f"holds; signed by {kept.receipt.coordinator}\n"
+    state = kept.receipt.audit.state if kept.receipt.audit else "not told: a receipt of version 1"
+    assert capsys.readouterr().out == f"holds; audit: {state}\nsigned by {kept.receipt.coordinator}\n"
     for edit in (
         {"payload": whole["payload"] + " "},
         {"result": whole["result"] + " "},
         {"receipt": whole["receipt"] | {"charge_wei": "1"}},
+        *lies_about_the_audit(kept.receipt),
     ):
         file.write_text(json.dumps(whole | edit))
         with pytest.raises(AssertionError):
             runpy.run_path(str(script))
+
+
+def lies_about_the_audit(receipt: Receipt) -> Iterator[dict[str, Any]]:
+    """Signed by the coordinator."""
+    audit = receipt.audit
+    if not audit or audit.state == "pending":
+        return
+    key = signing.NodeKey(bytes.fromhex(VECTORS["coordinator_key"]["secret"][2:]))
+    other = {"disagree": "agree", "not_drawn": "pending"}[audit.state]
+    for change in ({"state": other}, {"state": "off"}):
+        lied = msgspec.structs.replace(receipt, signature="", audit=msgspec.structs.replace(audit, **change))
+        yield {"receipt": msgspec.to_builtins(receipts.sign(lied, key))}
