@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from anchoring_scene import retold
 from chain_scene import Ethereum, funded, key
@@ -24,11 +25,14 @@ from parallelix.chain.errors import BadResult
 from parallelix.chain.rpc import connected
 from parallelix.chain.wallet import Wallet
 from parallelix.client.cli import run
-from parallelix.protocol import sampling
+from parallelix.protocol import merkle, receipts, sampling, signing
+from parallelix.protocol.encoding import to_hex
+from parallelix.protocol.receipts import AuditPart, Receipt
 from parallelix.protocol.record_export import Header, lines_of
-from parallelix.protocol.records import AuditRecord, Batch, ExecutionRecord, Record
+from parallelix.protocol.records import AuditRecord, Batch, ExecutionRecord, Record, record_hash, record_hash_bytes
 
 UNVERIFIED = 7
+COORDINATOR = signing.NodeKey(b"\x21" * 32)
 SEED = 4
 
 
@@ -190,3 +194,109 @@ def test_without_a_chain_only_what_needs_none_is_said(
 
     assert "draws not recomputed: nobody was asked for the epochs" in printed
     assert run(["audit", "verify", str(path.with_name("nowhere"))]) == 2
+
+
+# Receipts of the same records
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """A receipt as its coordinator signed it, and the place where commands read it from."""
+
+    receipt: Receipt
+    path: Path
+
+    def checks(self, scene: Scene, capsys: pytest.CaptureFixture[str], **changes: Any) -> tuple[int, dict[str, bool]]:
+        """What `receipt verify` says by the chain, where the coordinator signed these changes of the audit part."""
+        audit = self.receipt.audit
+        assert isinstance(audit, AuditPart)
+        changed = msgspec.structs.replace(self.receipt, signature="", audit=msgspec.structs.replace(audit, **changes))
+        self.path.write_bytes(msgspec.json.encode(receipts.sign(changed, COORDINATOR)))
+        chain = ("--deployment", str(scene.deployment_path), "--rpc", scene.ethereum.url, "--confirmations", "0")
+        code = run(["receipt", "verify", str(self.path), *chain, "--json"])
+        return code, {each["name"]: each["passed"] for each in json.loads(capsys.readouterr().out)["checks"]}
+
+
+@pytest.fixture
+def kept(scene: Scene, tmp_path: Path) -> Kept:
+    """Of the first execution that was audited."""
+    audit = next(each for each in scene.network.records if isinstance(each, AuditRecord))
+    record = next(each for each in scene.network.records if record_hash(each) == audit.execution_hash)
+    assert isinstance(record, ExecutionRecord)
+    batch, proof = place_of(scene, record)
+    batch_of_audit, proof_of_audit = place_of(scene, audit)
+    found = receipts.RecordedAudit(
+        record=audit, record_hash=record_hash(audit), batch=batch_of_audit, proof=proof_of_audit
+    )
+    receipt = Receipt(
+        version=2,
+        record=record,
+        record_hash=record_hash(record),
+        request_salt=to_hex(bytes(32)),
+        charge_wei="1",
+        batch=batch,
+        proof=proof,
+        chain_id=scene.deployment.chain_id,
+        anchor=scene.deployment.address("ExecutionAnchor"),
+        coordinator=COORDINATOR.address,
+        audit=AuditPart(
+            state=audit.verdict, refunded_wei="0", records=(found,), epoch=scene.network.epochs[record.epoch].epoch
+        ),
+    )
+    return Kept(receipt=receipt, path=tmp_path / "receipt.json")
+
+
+def place_of(scene: Scene, record: Record) -> tuple[Batch, receipts.MerkleProof]:
+    batch = next(each for each in scene.batches if each.first <= record.sequence <= each.last)
+    members = scene.network.records[batch.first : batch.last + 1]
+    index = record.sequence - batch.first
+    siblings = merkle.proof([record_hash_bytes(each) for each in members], index)
+    return batch, receipts.MerkleProof(index=index, count=batch.count, siblings=tuple(map(to_hex, siblings)))
+
+
+def test_the_chain_bears_out_a_receipt_with_its_audit_and_its_epoch(
+    scene: Scene, kept: Kept, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, checks = kept.checks(scene, capsys)
+
+    assert code == 0
+    assert checks == dict.fromkeys(
+        ["record", "coordinator", "batch", "audit", "audit batch", "draw", "chain", "anchored", "in anchored",
+         "batch there", "confirmed", "audit there", "epoch there"],
+        True,
+    )  # fmt: skip
+
+
+def test_an_audit_or_a_secret_that_the_chain_does_not_keep_is_told(
+    scene: Scene, kept: Kept, capsys: pytest.CaptureFixture[str]
+) -> None:
+    audit = kept.receipt.audit
+    assert isinstance(audit, AuditPart) and audit.epoch is not None
+    (found,) = audit.records
+    made_up = msgspec.structs.replace(found.record, finished_at=1)
+    alone = Batch(
+        number=1,
+        previous_hash=made_up.previous_hash,
+        head_hash=record_hash(made_up),
+        first=made_up.sequence,
+        last=made_up.sequence,
+        count=1,
+        merkle_root=to_hex(merkle.root([record_hash_bytes(made_up)])),
+    )
+    forged = receipts.RecordedAudit(
+        record=made_up,
+        record_hash=record_hash(made_up),
+        batch=alone,
+        proof=receipts.MerkleProof(index=0, count=1, siblings=()),
+    )
+    secret = next(bytes([each] * 32) for each in range(256) if draws(kept.receipt.record, bytes([each] * 32)))
+    epoch = msgspec.structs.replace(audit.epoch, secret=to_hex(secret), commitment=to_hex(sampling.commitment(secret)))
+
+    of_audit, of_epoch = kept.checks(scene, capsys, records=(forged,)), kept.checks(scene, capsys, epoch=epoch)
+
+    assert (of_audit[0], [name for name, holds in of_audit[1].items() if not holds]) == (7, ["audit there"])
+    assert (of_epoch[0], [name for name, holds in of_epoch[1].items() if not holds]) == (7, ["epoch there"])
+
+
+def draws(record: ExecutionRecord, secret: bytes) -> bool:
+    return sampling.drawn(sampling.draw(secret, record.poe_commitment), record.rate)
