@@ -9,7 +9,7 @@ from onchain_world import ALICE, ChainWorld
 from vault_chain import WITHDRAWAL_DELAY_SECONDS, request_withdrawal, withdraw
 from world import ACCOUNT, BIG_DIGEST, DIGEST, PRLX, SECOND, World
 
-from parallelix.engine import auditing, effects, events
+from parallelix.engine import auditing, catalogue, effects, events
 from parallelix.engine.ledger import available, held, uncovered
 from parallelix.engine.rows import AttemptRow, AuditRow, BatchRow, EpochRow, NodeTrustRow, RequestRow
 from parallelix.engine.settings import DAY_MS
@@ -734,3 +734,54 @@ def test_a_restarted_batch_keeps_the_epoch_of_its_unbatched_records() -> None:
     settle(world)
     (row,) = world.rows(BatchRow)
     assert row.epoch == 5
+
+
+# A node that changes hands --------
+
+
+def test_nobody_audits_its_own_work_under_another_owner_nor_takes_the_place_of_who_waits() -> None:
+    world = network(0)
+    world.attach(1, slots=1)
+    audited = world.work()
+    running = world.ask()
+    waiting = world.ask()
+    world.owners = {1: 9}
+    world.register(1)
+    world.complete(world.attempt_of(running), draw=LAST_DRAW)
+    assert world.node_of(waiting) == 1, "the audit that waits first is not for this node"
+    assert world.audit(audited).unit.open_attempt is None
+
+
+def test_who_has_spoken_does_not_decide_under_another_owner() -> None:
+    world = network(1)
+    request_id = world.work()
+    world.attach(2)
+    audit = world.audit(request_id)
+    world.answer_audit(audit.audit_id, "disagree")
+    world.owners = {2: 9}
+    world.register(2)
+    assert audit.stage == "third" and audit.unit.open_attempt is None
+
+
+def test_an_audit_asks_for_the_executors_own_weights_and_no_others_of_the_model() -> None:
+    first, second = "a1" * 32, "a2" * 32
+    offered = catalogue.parse(
+        f"""
+        [[models]]
+        name = "small"
+        digests = ["{first}", "{second}"]
+        prompt_wei_per_1000 = "1000000"
+        completion_wei_per_1000 = "3000000"
+        context_tokens = 4096
+        """
+    )
+    world = World(audited=True, catalogue=offered)
+    world.fund()
+    world.issue_key()
+    world.attach(1, digests=(first,))
+    request_id = world.work()
+    world.attach(2, digests=(second,))
+    assert world.audit(request_id).unit.open_attempt is None
+    world.attach(3, digests=(second, first))
+    assert world.node_of(world.audit(request_id).audit_id) == 3
+    assert world.offers[world.attempt_of(world.audit(request_id).audit_id)].model_digest == first
