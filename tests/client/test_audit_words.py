@@ -12,6 +12,7 @@ from client_scene import Operate, Script, matches_schema
 
 import vector_files as vectors
 from parallelix.client import Client, audits
+from parallelix.engine import verdicts
 from parallelix.protocol.requests import AuditState
 
 CASES = vectors.named(vectors.load("receipts")["receipts"])
@@ -72,6 +73,17 @@ def test_every_state_has_words_and_an_unknown_reason_is_shown_as_it_is() -> None
     assert len(said) == len(get_args(AuditState))
     assert audits.said("unaudited", "no_second_node") == "drawn, and not audited: no second node could do it in time"
     assert audits.said("inconclusive", "a_new_one") == "drawn; inconclusive: a_new_one"
+
+
+def test_every_reason_that_leaves_something_open_has_words() -> None:
+    reasons = {
+        each.reason
+        for (stage, _, _), each in verdicts.TABLE.items()
+        if isinstance(each, verdicts.Ends) and stage != "prepared" and each.verdict in ("inconclusive", "unaudited")
+    }
+
+    assert reasons | {"too_many_open"} == set(audits.REASONS)
+    assert audits.said("agree", "auditor_overruled") != audits.said("agree", "within")
 
 
 async def test_epochs_are_joined_from_all_pages() -> None:

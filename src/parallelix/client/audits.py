@@ -13,6 +13,9 @@ REASONS = {
     "too_many_open": "too many audits were open",
     "no_answer": "no node gave a usable answer",
     "unauditable": "nothing in the answer could be compared",
+    "both_upheld": "a third node agrees with both that differ",
+    "neither_upheld": "a third node agrees with neither",
+    "third_unusable": "a third node's answer could not be compared",
 }
 
 
@@ -27,7 +30,8 @@ def said(state: AuditState, reason: str = "", refunded_wei: str = "0") -> str:
         case "pending":
             return "drawn; no verdict yet"
         case "agree":
-            return "drawn; a second node agrees"
+            overruled = reason == "auditor_overruled"
+            return "drawn; a third node agrees, and not with the second" if overruled else "drawn; a second node agrees"
         case "disagree":
             back = f"; {amounts.shown(refunded_wei)} given back" if refunded_wei != "0" else ""
             return f"drawn and overturned: other nodes say that the model does not answer so{back}"
