@@ -296,7 +296,7 @@ def test_tokens_count_as_they_are_charged_not_as_the_node_counts_them() -> None:
 
 
 def test_an_answer_too_short_to_be_measured_shows_nothing_and_is_no_failure() -> None:
-    scene = scene_of(answers(1, tokens=challenges.MEASURABLE_TOKENS - 1))
+    scene = scene_of(answers(100, tokens=challenges.MEASURABLE_TOKENS - 1))
     scene.live_until(lambda: len(scene.posed) >= 4)
     assert not scene.benched() and scene.trust().proven_at == 0
     scene.live_until(lambda: bool(scene.benched()))
@@ -316,6 +316,74 @@ def test_what_is_written_of_proofs_stays_little() -> None:
     scene.ask()
     scene.handle()
     assert scene.trust().proven_at == scene.now
+
+
+class Unchecked(Scene):
+    """For hundreds of requests: checking all of them after each step takes a minute."""
+
+    def check(self) -> None:
+        pass
+
+
+def work_through(scene: Scene, *, slots: int) -> None:
+    """Node 1 answers what it has, paid work with two words; more waits for it all the time."""
+    while scene.engine.requests_open < 2 * slots + 1:
+        scene.ask(max_tokens=64, queue_ms=HOUR_MS)
+    running = [each for request in scene.engine.requests.values() for each in request.attempts if each.open]
+    for attempt in running:
+        scene.acknowledge(attempt.attempt_id)
+    scene.pass_time(4 * SECOND_MS)
+    for attempt in running:
+        ours = scene.row(attempt.request_id).account == challenges.ACCOUNT
+        scene.complete(attempt.attempt_id, completion_tokens=64 if ours else 2)
+
+
+@pytest.mark.parametrize("slots", [1, 4])
+def test_a_node_that_is_busy_with_short_answers_is_given_the_time_to_show_its_speed(slots: int) -> None:
+    """However much waits for it: whoever sends it nothing but short work cannot have it benched."""
+    scene = Unchecked(proof_ms=4 * MINUTE_MS, challenge_lead_ms=2 * MINUTE_MS, challenge_retry_ms=MINUTE_MS)
+    scene.join(1, overruns, slots=slots)
+    end = scene.now + 10 * MINUTE_MS
+    while scene.now < end:
+        work_through(scene, slots=slots)
+        scene.handle()
+        assert not scene.benched()
+    assert 2 <= len(scene.challenges()) <= 4
+    assert len(scene.rows(RecordRow)) > 120 * slots, "and it is at work nearly all the time"
+
+
+def test_a_node_is_held_free_for_a_challenge_no_longer_than_it_takes() -> None:
+    scene = Scene(acknowledge_ms=MINUTE_MS)
+    scene.join(1, overruns, slots=2)
+    scene.paused.add(1)
+    scene.live(15 * MINUTE_MS)
+    scene.paused.clear()
+    scene.beat(1)
+    long = scene.ask(deadline_ms=HOUR_MS)
+    scene.handle()
+    scene.live_until(lambda: scene.engine.pool.nodes[1].held)
+    assert scene.now >= START_MS + HOUR_MS - BOUNDS["challenge_retry_ms"]
+    waiting = scene.ask(queue_ms=HOUR_MS, deadline_ms=HOUR_MS)
+    assert waiting in scene.engine.queue and scene.posed == []
+    since = scene.now
+    scene.live_until(lambda: not scene.engine.pool.nodes[1].held)
+    assert scene.now - since <= BOUNDS["challenge_retry_ms"] + BEAT_MS
+    assert scene.node_of(waiting) == scene.node_of(long) == 1
+    scene.live_until(lambda: bool(scene.benched()))
+    assert scene.benched() == "proof_expired"
+
+
+def test_paid_work_that_meets_the_floor_ends_the_wait_for_a_challenge() -> None:
+    scene = Scene()
+    scene.join(1, overruns, slots=2)
+    scene.ask(deadline_ms=HOUR_MS)
+    scene.handle()
+    quick = scene.ask(deadline_ms=HOUR_MS, max_tokens=1000)
+    scene.handle()
+    scene.live_until(lambda: scene.engine.pool.nodes[1].held)
+    scene.engine.requests[quick].attempts[-1].started_at = scene.now - 10 * SECOND_MS
+    scene.complete(scene.attempt_of(quick), completion_tokens=1000)
+    assert not scene.engine.pool.nodes[1].held and scene.trust().proven_at == scene.now
 
 
 # --- What benches it
@@ -492,6 +560,25 @@ def test_who_is_benched_is_not_credited_and_no_receipt_brings_it_back() -> None:
     assert len(scene.credited[1]) >= before + 5, "and now it counts again"
 
 
+def test_what_was_not_credited_is_durable_as_soon_as_the_node_is_back() -> None:
+    scene = scene_of(BREAKS)
+    scene.advance(MINUTE_MS)
+    scene.now += SLOT_MS - scene.now % SLOT_MS
+    scene.beat(1)
+    scene.step(challenge(1))
+    scene.handle()
+    assert scene.benched()
+    scene.advance(SLOT_MS)
+    scene.beat(1)
+    slot = scene.now // SLOT_MS
+    scene.behaviours[1] = answers(1000)
+    scene.ask()
+    scene.handle()
+    assert not scene.benched() and scene.now // SLOT_MS == slot
+    scene.restart()
+    assert scene.step(events.UptimeRestored(node_id=1, slots=(slot,))) == effects.SlotsRestored(credited=0)
+
+
 def test_a_slot_that_was_credited_before_the_bench_stays_credited() -> None:
     scene = scene_of(BREAKS)
     scene.now += SLOT_MS - scene.now % SLOT_MS
@@ -534,24 +621,49 @@ def test_a_benched_node_stands_aside_and_serves_what_nobody_else_can() -> None:
 
 
 def test_what_a_bench_leaves_waiting_goes_to_the_least_bad() -> None:
-    """The last good node is benched while something waits for it; a benched one with a free slot takes it up."""
+    """The last good node is benched while something waits for it; benched ones with free slots take it up."""
+    scene = Scene(catalogue=CATALOGUE)
+    scene.join(1, ignores, slots=2)
+    for _ in range(3):
+        scene.ask(queue_ms=0)
+        scene.live(12 * SECOND_MS)
+    scene.live(MINUTE_MS)
+    assert scene.benched() and not scene.engine.requests
+    scene.behaviours[1] = overruns
+    scene.join(2, ignores)
+    scene.engine.trust.of(2).strikes = 2
+    last, *waiting = [scene.ask(queue_ms=HOUR_MS) for _ in range(3)]
+    assert scene.node_of(last) == 2 and all(request_id in scene.engine.queue for request_id in waiting)
+    scene.live(11 * SECOND_MS)
+    assert scene.benched(2)
+    assert sorted(map(scene.node_of, (last, *waiting))) == [1, 1, 2]
+
+
+def test_a_benched_node_is_less_bad_than_one_that_was_removed() -> None:
+    scene = Scene(catalogue=CATALOGUE)
+    scene.join(1, slots=2)
+    scene.join(2, REJECTED, slots=2)
+    scene.engine.pool.nodes[2].benched = True
+    for _ in range(2):
+        scene.engine.pool.nodes[2].rejections.append(scene.now)
+    scene.engine.pool.nodes[1].removed_until = scene.now + HOUR_MS
+    for node in scene.engine.pool.nodes.values():
+        scene.engine.pool.refresh(node)
+    assert scene.node_of(scene.ask()) == 2
+
+
+def test_a_good_node_that_let_a_unit_pass_goes_before_a_benched_one() -> None:
     scene = Scene(catalogue=CATALOGUE)
     scene.join(1, ignores)
     for _ in range(3):
         scene.ask(queue_ms=0)
         scene.live(12 * SECOND_MS)
-    scene.behaviours[1] = overruns
+    scene.live(MINUTE_MS)
+    assert scene.benched()
     scene.join(2, ignores)
-    for _ in range(2):
-        scene.step(events.Cancel(request_id=scene.ask(), charged=False, reason="x"))
-    scene.engine.trust.of(2).strikes = 2
-    last = scene.ask()
-    assert scene.node_of(last) == 2
-    waiting = scene.ask()
-    assert waiting in scene.engine.queue
+    request_id = scene.ask()
     scene.live(11 * SECOND_MS)
-    assert scene.benched(2)
-    assert {scene.node_of(last), scene.node_of(waiting)} == {1, 2}
+    assert [attempt.node_id for attempt in scene.request(request_id).attempts] == [2, 2]
 
 
 def test_a_benched_node_is_asked_again_and_comes_back_when_it_passes() -> None:
@@ -565,7 +677,11 @@ def test_a_benched_node_is_asked_again_and_comes_back_when_it_passes() -> None:
     assert back_at - moments[-1] <= retry_ms + 64_000 / 30 + 3 * BEAT_MS
     assert scene.logged("node.unbenched") == [{"node_id": "1"}]
     assert (scene.trust().benched_at, scene.trust().bench_reason) == (0, "")
-    assert scene.node_of(scene.ask()) == 1
+    assert scene.engine.pool.penalised() == []
+    # And it is held to its floor again.
+    scene.behaviours[1] = DECLINES
+    scene.live_until(lambda: bool(scene.benched()))
+    assert scene.benched() == "proof_expired" and HOUR_MS <= scene.now - back_at < HOUR_MS + 2 * BEAT_MS
 
 
 def test_paid_work_at_the_floor_brings_a_node_back_too() -> None:
@@ -660,17 +776,17 @@ def test_neither_does_a_removal() -> None:
 
 
 def test_a_removed_node_is_not_challenged_until_it_is_back() -> None:
-    scene = scene_of(REJECTED, removal_ms=HOUR_MS)
+    scene = scene_of(REJECTED, removal_ms=30 * MINUTE_MS)
     for _ in range(3):
         request_id = scene.ask(queue_ms=0)
         scene.handle()
         if request_id in scene.engine.requests:
             scene.step(events.Cancel(request_id=request_id, charged=False, reason="x"))
     scene.behaviours[1] = answers(30)
-    scene.live(HOUR_MS - MINUTE_MS)
+    scene.live(29 * MINUTE_MS)
     assert scene.posed == []
-    scene.live(MINUTE_MS + 2 * BOUNDS["challenge_retry_ms"])
-    assert scene.posed and not scene.benched()
+    scene.live(2 * MINUTE_MS + BOUNDS["challenge_lead_ms"])
+    assert len(scene.posed) == 1 and scene.logged("node.benched") == []
 
 
 def test_a_node_that_was_away_when_its_proof_ended_is_asked_before_it_counts() -> None:

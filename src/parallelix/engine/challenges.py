@@ -138,6 +138,7 @@ class Challenges(Admission):
     def _challenge_began(self, request: Request) -> None:
         if request.only_node is not None:
             self._asking_of(request.only_node).request_id = request.request_id
+            self._let_go(self.pool.nodes[request.only_node])
 
     def _judge_challenge(self, request: Request, attempt: Attempt, node: Node) -> None:
         asking, trust = self._asking_of(node.node_id), self.trust.of(node.node_id)
@@ -155,16 +156,17 @@ class Challenges(Admission):
         """Whether the node is to be asked once more at once, and that is planned."""
         floor = self.floor(attempt.model_digest, _tier(node))
         speed = _tokens_per_second(request, attempt)
-        if not floor or speed >= floor:
-            asking.slow_answers = 0
-            self._prove(node)
-        elif _tokens(request) >= MEASURABLE_TOKENS:
+        if floor and _tokens(request) < MEASURABLE_TOKENS:
+            return False
+        if speed < floor:
             asking.slow_answers += 1
             if asking.slow_answers < SLOW_ANSWERS_TO_FAIL:
                 self._challenge_at(node, self._now + self._between(1, self.settings.challenge_again_ms))
                 return True
-            asking.slow_answers = 0
             self._bench(node, f"too_slow: {speed:.1f} of {floor:g} tokens per second")
+        else:
+            self._prove(node)
+        asking.slow_answers = 0
         return False
 
     def _plan_challenge(self, node: Node, *, again: bool = False) -> None:
@@ -192,20 +194,46 @@ class Challenges(Admission):
         if asking.next_at != at:
             return
         asking.next_at = 0
+        was_held = node is not None and node.held
         if node is None or asking.request_id or not (node.online and node.registered) or node.removed_until:
             # It is planned anew when the node is back, or the challenge over.
+            if node is not None:
+                self._let_go(node)
             return
         trust = self.trust.of(node_id)
+        if was_held:
+            self._let_go(node)
+            if not trust.benched_at and 0 < self.prove_until(node) <= self._now:
+                self._bench(node, "proof_expired")
         if not trust.benched_at and trust.proven_at and self._now < self._leads_from(node):
             self._plan_challenge(node)
             return
         if not node.paused and not node.reserved:
-            model = self._challenged_model(node)
-            if model is not None:
-                tokens = self.settings.challenge_tokens
-                self._effects.append(effects.PoseChallenge(node_id=node_id, model=model, tokens=tokens))
-        # A busy node may show its speed on the work it has; one that cannot be asked now is asked later.
+            self._pose_challenge(node)
+        elif not (node.paused or was_held) and self._is_late(node):
+            # Until now it might have shown its speed on the work it has. Short answers never do.
+            node.held = True
+            self.pool.refresh(node)
         self._plan_challenge(node, again=True)
+
+    def _is_late(self, node: Node) -> bool:
+        return node.benched or self._now >= self.prove_until(node) - self.settings.challenge_retry_ms
+
+    def _pose_challenge(self, node: Node) -> None:
+        model = self._challenged_model(node)
+        if model is not None:
+            tokens = self.settings.challenge_tokens
+            self._effects.append(effects.PoseChallenge(node_id=node.node_id, model=model, tokens=tokens))
+
+    def _freed(self, node: Node) -> None:
+        """The node has a slot free again."""
+        if node.held and not node.reserved:
+            self._pose_challenge(node)
+
+    def _let_go(self, node: Node) -> None:
+        if node.held:
+            node.held = False
+            self.pool.refresh(node)
 
     def _challenged_model(self, node: Node) -> str | None:
         """What the catalogue calls the model to ask for: one with a floor, or any where the node has none."""
@@ -232,7 +260,7 @@ class Challenges(Admission):
             return
         if self.prove_until(node) > self._now:
             self._watch(node)
-        elif not asking.request_id:
+        elif not asking.request_id and not node.held:
             self._bench(node, "proof_expired")
             self._plan_challenge(node)
 
@@ -249,13 +277,14 @@ class Challenges(Admission):
 
     def _prove(self, node: Node) -> None:
         trust = self.trust.of(node.node_id)
+        self._let_go(node)
         if not trust.benched_at and self._now - trust.proven_at < self.settings.proof_ms // PROOFS_KEPT:
             return
         trust.proven_at = self._now
         self.trust.changed(node.node_id)
         if not trust.benched_at:
             return
-        trust.benched_at, trust.bench_reason, trust.strikes = 0, "", 0
+        trust.benched_at, trust.bench_reason = 0, ""
         node.benched = False
         self.pool.refresh(node)
         # What was not credited meanwhile must not come back by a receipt.

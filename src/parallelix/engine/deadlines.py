@@ -129,6 +129,13 @@ class Deadlines(OnChain):
         if number == self.recorder.next_batch:
             self._close_batch()
 
+    def _ask_due(self, planned: tuple[int, int]) -> None:
+        node = self.pool.find(planned[0])
+        was_held = node is not None and node.held
+        self._challenge_due(planned)
+        if node is not None and was_held and not node.held:
+            self._drain(node)
+
     def _stand_in_due(self, _: None) -> None:
         self._drain_penalised()
 
@@ -147,7 +154,7 @@ class Deadlines(OnChain):
         "offline": _offline_due,
         "return": _return_due,
         "speed": _speed_due,
-        "challenge": OnChain._challenge_due,
+        "challenge": _ask_due,
         "proof": OnChain._proof_due,
         "stand_in": _stand_in_due,
         "batch": _batch_due,

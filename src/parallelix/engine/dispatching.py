@@ -10,7 +10,7 @@ from parallelix.engine.effects import Answer, Refused
 from parallelix.engine.entities import Attempt, Request
 from parallelix.engine.lifecycle import AttemptState, RequestState
 from parallelix.engine.pool import Node
-from parallelix.engine.queue import queue_key
+from parallelix.engine.queue import Lane, queue_key
 from parallelix.engine.verdicts import Missing
 from parallelix.protocol import ids
 
@@ -130,8 +130,19 @@ class Dispatching(Auditing):
             request = self.requests[request_id]
             return self._may_have(node, request) and self.pool.could_take(node, request.need)
 
+        owner = node.registration.owner if node.registration is not None else ""
+
+        def open_to(lane: Lane) -> bool:
+            """Thousands of audits may wait for another owner: they must not stand in the way of what it can serve."""
+            return not lane.barred_owners or not (node.penalised or owner in lane.barred_owners)
+
         waiting = self.queue.first(
-            served, tier=node.tier, wanted=node.slots_free, scanned_max=self.settings.drain_scan_max, suits=suits
+            served,
+            tier=node.tier,
+            wanted=node.slots_free,
+            scanned_max=self.settings.drain_scan_max,
+            suits=suits,
+            open_to=open_to,
         )
         for request_id in waiting:
             self._place(self.requests[request_id])
@@ -176,7 +187,9 @@ class Dispatching(Auditing):
         attempt.become(state, now=self._now, reason=reason)
         self._write_attempt(self.requests[attempt.request_id], attempt)
         del self._attempts[attempt.attempt_id]
-        self.pool.release(self.pool.nodes[attempt.node_id], attempt.attempt_id)
+        node = self.pool.nodes[attempt.node_id]
+        self.pool.release(node, attempt.attempt_id)
+        self._freed(node)
 
     def _end_attempt(self, request: Request, attempt: Attempt, state: AttemptState, reason: str) -> None:
         """An attempt ended without a result: try elsewhere while the rules allow it, else fail with the reason."""

@@ -98,6 +98,8 @@ class Node:
     removed_until: int = 0
     benched: bool = False
     """Did not show that it is as fast as its tier, or that it takes up work: it does not count as online."""
+    held: bool = False
+    """It gets nothing new until what it runs is done: a challenge is due."""
     reputation: float = REPUTATION_AT_LAUNCH
     reserved: set[str] = field(default_factory=set[str])
     speeds: dict[str, float] = field(default_factory=dict[str, float])
@@ -124,7 +126,7 @@ class Node:
 
     @property
     def slots_free(self) -> int:
-        return self.manifest.slots - len(self.reserved)
+        return 0 if self.held else self.manifest.slots - len(self.reserved)
 
     @property
     def counts_as_online(self) -> bool:
@@ -336,7 +338,12 @@ class Pool:
     def only(self, node_id: int, need: Need) -> Node | None:
         """The node itself, penalised or not, where it can take this unit now."""
         node = self.nodes.get(node_id)
-        if node is None or not (node.online and node.registered) or node.paused or node.slots_free <= 0:
+        if (
+            node is None
+            or not (node.online and node.registered)
+            or node.paused
+            or len(node.reserved) >= node.manifest.slots
+        ):
             return None
         return node if self._can(node, need) else None
 
