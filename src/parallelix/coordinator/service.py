@@ -19,7 +19,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from parallelix.coordinator import challenging, errors
-from parallelix.coordinator.auditing import Audit, Auditing
+from parallelix.coordinator.auditing import Audit, Auditing, Judged
 from parallelix.coordinator.feed import (
     RETRY_AFTER_SECONDS,
     Delta,
@@ -64,6 +64,9 @@ if TYPE_CHECKING:
     from parallelix.chain.rpc import Rpc
 
 __all__ = ["Coordinator", "Created", "Delta", "Ended", "Outcome", "Position", "Progress", "Restarted", "StreamItem"]
+
+COMPARED_AT_ONCE_MAX = 64
+"""Tokens of an answer: the comparison of a longer one takes milliseconds, and all else goes on beside it."""
 
 RandomBytes: TypeAlias = Callable[[int], bytes]
 LogEvent: TypeAlias = Callable[[str, dict[str, Any]], None]
@@ -658,15 +661,27 @@ class Coordinator(Reading):
             event = _returned(attempt, "rejected", code=verdict.code, message=verdict.message)
             answer, ticket = self.step(event)
         else:
-            answer, ticket = self._compare(audit, attempt, verdict)
+            judged = await self._compared(audit, verdict)
+            if self.engine.attempt(attempt.attempt_id) is None:
+                answer, ticket = self.step(_returned(attempt, "failed"))
+            else:
+                answer, ticket = self._take_judgement(audit, attempt, verdict, judged)
         await self.journal.wait(ticket)
         self.tidy_audit(attempt)
         return answer
 
-    def _compare(self, audit: Audit, attempt: LiveAttempt, verdict: validator.Verified) -> tuple[effects.Answer, int]:
+    async def _compared(self, audit: Audit, verdict: validator.Verified) -> Judged:
         begun = perf_counter()
-        judged = self.auditing.judge(audit, verdict)
+        if len(audit.execution.claim.entries) <= COMPARED_AT_ONCE_MAX:
+            judged = self.auditing.judge(audit, verdict)
+        else:
+            judged = await asyncio.to_thread(self.auditing.judge, audit, verdict)
         self.metrics.compare_seconds.observe(perf_counter() - begun)
+        return judged
+
+    def _take_judgement(
+        self, audit: Audit, attempt: LiveAttempt, verdict: validator.Verified, judged: Judged
+    ) -> tuple[effects.Answer, int]:
         known = self.engine.attempt(attempt.attempt_id)
         if known is not None and known.started_at:
             self.metrics.audit_seconds.observe((self.clock() - known.started_at) / 1000)

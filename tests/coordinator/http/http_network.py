@@ -119,7 +119,7 @@ class Node:
         self.keys = keys.load_keys(Home(home))
         key_hash = signing.public_key_hash(self.keys.node.public_key)
         self.registration = Registration(
-            node_id=str(node_id), owner="0x" + "11" * 20, stake_wei=str(MINIMUM_STAKE_WEI), hardware_tier=1,
+            node_id=str(node_id), owner=f"0x{node_id:040x}", stake_wei=str(MINIMUM_STAKE_WEI), hardware_tier=1,
             node_key_hash=to_hex(key_hash), state="active",
         )  # fmt: skip
         self.identities = (str(node_id), key_hash.hex(), key_hash[12:].hex())
