@@ -491,6 +491,12 @@ def test_numbers_that_contradict_themselves_are_made_up() -> None:
     assert judged(claim_of(made_up[0], *STORY.entries[1:])) == ("agree", "")
 
 
+def test_tokens_without_text_do_not_contradict_others_without_text() -> None:
+    call = Entry("", -0.01, (("call", -0.01), ("", -6.0), *((text, -7.0) for text in "abc")))
+
+    assert judged(claim_of(call, call, call, finish="tool_calls", constrained=True)) == ("agree", "")
+
+
 # Two auditors ---------------------------------------------------------------------------------------------------------
 
 

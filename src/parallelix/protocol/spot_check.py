@@ -449,7 +449,8 @@ def _is_consistent(entry: Entry) -> bool:
     if entry.logprob is None or not entry.top:
         return True
     own = entry.logprob
-    same = [logprob for text, logprob in entry.top if text == entry.text]
+    # An entry without text shows nothing of its token: markers, and whatever a tool call was made of.
+    same = [logprob for text, logprob in entry.top if entry.text and text == entry.text]
     if same:
         return any(abs(own - logprob) <= LOGPROB_SLACK for logprob in same)
     lowest = min(logprob for _, logprob in entry.top)
