@@ -296,7 +296,7 @@ def _progress() -> Progress:
 
 def table(results: Results, controls: Mapping[str, bool]) -> str:
     """At most 80 columns."""
-    lines = [f"{'cheat':<38}{'p50':>6}{'p90':>6}{'p99':>6}  {'within':<9}{'95 %':<13}"]
+    lines = [f"{'cheat':<40}{'p50':>5}{'p90':>5}{'p99':>5}  {'within':<8}{'95 %'}"]
     for name, each in (*results.cheats.items(), *results.auditors.items()):
         lines.append(_row(name, each))
     lines += ["", f"{'population on the engine':<38}{'removed':>9}{'p50':>7}{'bad kept':>11}{'honest':>9}"]
@@ -324,10 +324,10 @@ def table(results: Results, controls: Mapping[str, bool]) -> str:
 
 
 def _row(name: str, each: Caught) -> str:
-    numbers = "".join(f"{_units(each.removed_within[share]):>6}" for share in verdict_runs.QUANTILES)
+    numbers = "".join(f"{_units(each.removed_within[share]):>5}" for share in verdict_runs.QUANTILES)
     low, high = each.ci95
     share = f"{100 * each.share:.1f} %"
-    return f"{name:<38}{numbers}  {share:<9}{100 * low:.1f} to {100 * high:.1f}"
+    return f"{name:<40}{numbers}  {share:<8}{100 * low:.1f} to {100 * high:.1f}"
 
 
 def _units(value: float | None) -> str:
