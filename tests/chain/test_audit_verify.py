@@ -296,6 +296,8 @@ def test_an_audit_or_a_secret_that_the_chain_does_not_keep_is_told(
 
     assert (of_audit[0], [name for name, holds in of_audit[1].items() if not holds]) == (7, ["audit there"])
     assert (of_epoch[0], [name for name, holds in of_epoch[1].items() if not holds]) == (7, ["epoch there"])
+    hidden = kept.checks(scene, capsys, epoch=msgspec.structs.replace(epoch, secret=""))
+    assert (hidden[0], [name for name, holds in hidden[1].items() if not holds]) == (7, ["epoch there"])
 
 
 def draws(record: ExecutionRecord, secret: bytes) -> bool:
