@@ -28,9 +28,14 @@ UNUSABLE_ALARMS = 0.01
 FULL_TIME_WITHIN, NOW_AND_THEN_WITHIN = 90, 459
 PROMISED = ("smaller_model", "other_model", "replayed", "canned", "truncated", "noise")
 OTHERS = ("written_by_smaller", "miscounted", "silent", "quantised")
+REAL_MODELS = Path(__file__).resolve().parent.parent / "docs" / "data" / "real-models.json"
+"""What audits of real models find, by `python -m bench.real_cheats`."""
+REAL_PROMISED = ("other model", "cut short", "replayed", "noise")
+REAL_OTHERS = ("shortened prompt", "four bits", "rescored text")
 RARE = ("smaller_model", "other_model", "truncated", "quantised")
 LEAGUES = {"colluding 10 %": 0.1, "colluding 30 %": 0.3}
 HONEST_PARTS = 6
+REAL = "real: "
 MIXTURE = 4_000
 
 
@@ -81,7 +86,12 @@ class Variation(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def name(self) -> str:
         often = {1.0: "", 0.2: ", one in five", 0.05: ", one in twenty"}[self.share]
-        return f"{self.cheat}{often}{', settled' if self.settled else ''}"
+        return f"{self.cheat}{often}{', settled' if self.settled and not self.real else ''}"
+
+    @property
+    def real(self) -> bool:
+        """Found out as audits of real models are; always settled."""
+        return self.cheat.startswith(REAL)
 
     @property
     def within(self) -> int:
@@ -96,6 +106,9 @@ def variations() -> Iterator[Variation]:
         yield Variation(cheat=cheat, share=0.2, settled=True, promised=cheat in PROMISED)
     for cheat in RARE:
         yield Variation(cheat=cheat, share=0.05, settled=True)
+    for share in (1.0, 0.2):
+        for arm in (*REAL_PROMISED, *REAL_OTHERS):
+            yield Variation(cheat=REAL + arm, share=share, settled=True, promised=arm in REAL_PROMISED)
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,7 +164,33 @@ def pools_of(made: Mapping[str, Sequence[Case]], seed: int) -> Pools:
     auditors = {name: verdict_runs.outcomes_of(each, auditor=True) for name, each in made.items()}
     for name, league in LEAGUES.items():
         executors[name] = _covered(executors, league, random.Random(f"{name} {seed}"))
-    return Pools(executors=executors, auditors=auditors)
+    return Pools(executors=executors | real_pools(), auditors=auditors)
+
+
+class _Arm(msgspec.Struct):
+    """What audits found of one cheat; where nothing could be compared, the second run was another too."""
+
+    arm: str
+    audits: int
+    disagreed: int
+    unusable: int
+
+
+class _RealModels(msgspec.Struct):
+    arms: list[_Arm]
+
+
+def real_pools() -> dict[str, list[Outcome]]:
+    arms = msgspec.json.decode(REAL_MODELS.read_bytes(), type=_RealModels).arms
+    return {REAL + each.arm: _pool(each) for each in arms}
+
+
+def _pool(arm: _Arm) -> list[Outcome]:
+    passed = arm.audits - arm.disagreed - arm.unusable
+    found = Outcome((("executor", True), ("unusable", False)), passed=False, disagreed=True)
+    left_open = Outcome((("unusable", True),), passed=False, disagreed=False)
+    agreed = Outcome((("executor", False), ("unusable", False)), passed=True, disagreed=False)
+    return [*[found] * arm.disagreed, *[left_open] * arm.unusable, *[agreed] * passed]
 
 
 def _covered(executors: Mapping[str, Sequence[Outcome]], league: float, chance: random.Random) -> list[Outcome]:
