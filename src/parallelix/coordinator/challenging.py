@@ -7,14 +7,16 @@ time, with an answer that stands an audit, takes the machine.
 
 from __future__ import annotations
 
-import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from parallelix.coordinator.spec import RequestSpec, features_of
 from parallelix.protocol import payloads, work
 
-_SEED_BYTES = 16
+T = TypeVar("T")
+
+_DRAW_BYTES = 8
 _MORE_TOKENS = 1.5
 """Up to so many more than were asked for: people's bounds differ."""
 _SYMBOL = re.compile(r"\{([a-z_]+)\}")
@@ -125,18 +127,31 @@ _TEMPERATURES = (None, None, None, 0.0, 0.2, 0.5, 0.7, 0.7, 0.8, 1.0)
 _TOP_P = (None, None, None, None, 0.9, 0.95)
 
 
+class _Chance:
+    def __init__(self, random_bytes: Callable[[int], bytes]) -> None:
+        self._random_bytes = random_bytes
+
+    def below(self, end: int) -> int:
+        return int.from_bytes(self._random_bytes(_DRAW_BYTES), "big") % end
+
+    def one_of(self, options: Sequence[T]) -> T:
+        return options[self.below(len(options))]
+
+    def happens(self, percent: int) -> bool:
+        return self.below(100) < percent
+
+
 def compose(
     model: str, *, tokens: int, tokens_max: int, chats: bool, random_bytes: Callable[[int], bytes]
 ) -> RequestSpec:
     """A request to `model` whose answer may well have `tokens` tokens; a chat where the model `chats`."""
-    # Nobody is shown what it draws from but in what is asked, so its state need not be safe from guessing.
-    chance = random.Random(random_bytes(_SEED_BYTES))  # noqa: S311
-    max_tokens = min(tokens_max, chance.randint(tokens, round(tokens * (1 + _MORE_TOKENS))))
+    chance = _Chance(random_bytes)
+    max_tokens = min(tokens_max, tokens + chance.below(round(tokens * _MORE_TOKENS) + 1))
     sampling = work.Sampling(
         max_tokens=max_tokens,
-        temperature=payloads.fraction(chance.choice(_TEMPERATURES)),
-        top_p=payloads.fraction(chance.choice(_TOP_P)),
-        seed=chance.randrange(2**31) if chance.random() < 0.1 else None,
+        temperature=payloads.fraction(chance.one_of(_TEMPERATURES)),
+        top_p=payloads.fraction(chance.one_of(_TOP_P)),
+        seed=chance.below(2**31) if chance.happens(10) else None,
     )
     if chats:
         payload = work.Payload(kind="chat", model=model, messages=_messages(chance), sampling=sampling)
@@ -150,25 +165,25 @@ def compose(
     )
 
 
-def _messages(chance: random.Random) -> tuple[work.Message, ...]:
+def _messages(chance: _Chance) -> tuple[work.Message, ...]:
     messages = [work.Message(role="user", content=_say("question", chance))]
-    if chance.random() < 0.4:
+    if chance.happens(40):
         messages.insert(0, work.Message(role="system", content=_say("system", chance)))
-    if chance.random() < 0.2:
+    if chance.happens(20):
         messages.append(work.Message(role="assistant", content=_say("answer", chance)))
         messages.append(work.Message(role="user", content=_say("follow_up", chance)))
     return tuple(messages)
 
 
-def _say(symbol: str, chance: random.Random) -> str:
-    text = _SYMBOL.sub(lambda found: _word(found[1], chance), chance.choice(_WORDS[symbol]))
+def _say(symbol: str, chance: _Chance) -> str:
+    text = _SYMBOL.sub(lambda found: _word(found[1], chance), chance.one_of(_WORDS[symbol]))
     return text.strip()
 
 
-def _word(symbol: str, chance: random.Random) -> str:
+def _word(symbol: str, chance: _Chance) -> str:
     if symbol == "nth":
-        return chance.choice(_NTH)
+        return chance.one_of(_NTH)
     if symbol in _NUMBERS:
         first, last, step = _NUMBERS[symbol]
-        return str(chance.randrange(first, last + 1, step))
+        return str(first + step * chance.below((last - first) // step + 1))
     return _say(symbol, chance)
