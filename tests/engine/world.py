@@ -530,7 +530,10 @@ class World:
 
     def check_whom_an_audit_is_given_to(self, offer: effects.Offer) -> None:
         """Nobody audits what a node of the same owner made, or decides where one of the same owner has spoken."""
-        audit, registrations = self.engine.audits[offer.request_id], self.engine.registrations
+        audit, registrations = self.engine.audits.get(offer.request_id), self.engine.registrations
+        if audit is None:
+            # Its time was over in the same step.
+            return
         involved = {audit.node_id} | ({audit.auditor_id} if audit.stage == "third" else set[int]())
         if audit.prepared_from:
             known = cast("AuditRow", self.tables["audits"][(audit.prepared_from,)])
