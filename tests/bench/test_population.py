@@ -9,7 +9,17 @@ import pytest
 
 from bench import cases, classifiers, intervals, plots, verdict_runs, visible
 from bench.audit_controls import CONTROLS, FALSE_ALARMS
-from bench.audit_jobs import PROMISED, SETTINGS, UNUSABLE_ALARMS, Variation, pools_of, variations
+from bench.audit_jobs import (
+    PROMISED,
+    REAL,
+    REAL_PROMISED,
+    SETTINGS,
+    UNUSABLE_ALARMS,
+    Variation,
+    pools_of,
+    real_pools,
+    variations,
+)
 from bench.audit_report import Acquitted, Community, Cost, Populations, Results, table
 from bench.communities import NODES, play, play_honest
 from bench.plots import Axis, Line
@@ -84,10 +94,19 @@ def test_who_covers_each_other_is_found_out_less_often() -> None:
     assert bad["colluding 30 %"] == pytest.approx(0.7 * 0.7 * bad["other_model"], abs=0.04)
 
 
+def test_cheats_are_found_out_as_often_as_audits_of_real_models_find_them() -> None:
+    pools = real_pools()
+    assert {each.cheat for each in variations() if each.real} <= pools.keys()
+    against = {name: sum(("executor", True) in each.marks for each in pool) / len(pool) for name, pool in pools.items()}
+    assert against["real: noise"] > 0.95 and against["real: honest, same file"] == 0
+    assert against["real: rescored text"] < against["real: other model"]
+
+
 def test_all_that_is_promised_has_its_variations() -> None:
     promised = [each for each in variations() if each.promised]
-    assert {each.cheat for each in promised if each.share == 1.0} == set(PROMISED)
-    assert {each.cheat for each in promised if each.share == 0.2} == set(PROMISED)
+    everyone = {*PROMISED, *(REAL + arm for arm in REAL_PROMISED)}
+    assert {each.cheat for each in promised if each.share == 1.0} == everyone
+    assert {each.cheat for each in promised if each.share == 0.2} == everyone
     assert {each.within for each in promised if each.share == 1.0} == {90}
     assert {each.within for each in promised if each.share == 0.2} == {459}
     assert Variation(cheat="noise", share=0.2, settled=True).name == "noise, one in five, settled"
