@@ -299,6 +299,52 @@ def test_without_any_secret_only_what_needs_none_is_found() -> None:
     ]
 
 
+# What only numbers show
+
+
+def at_the_floor(number: int, *, cheats: bool) -> Network:
+    """With two epochs that are not out yet, so that who cheats names whichever does not draw."""
+    network = Network(random.Random(number))
+    network.begin_epoch()
+    network.begin_epoch()
+    secrets = [sampling.epoch_secret(MASTER, epoch) for epoch in (0, 1)]
+    for _ in range(number):
+        network.now_ms += 1000
+        made = execution(
+            len(network.records),
+            epoch=1,
+            rate=10,
+            finished_at=network.now_ms,
+            commitment=to_hex(network.chance.randbytes(32)),
+        )
+        if cheats and is_drawn(made, secrets[1]):
+            made = msgspec.structs.replace(made, epoch=0)
+        head = record_hash(network.records[-1]) if network.records else made.previous_hash
+        network.records.append(made := msgspec.structs.replace(made, previous_hash=head))
+        if is_drawn(made, secrets[made.epoch]):
+            digest = record_hash(made)
+            network.records.append(
+                msgspec.structs.replace(
+                    an_audit(len(network.records), digest, "agree", "", network.now_ms), previous_hash=digest
+                )
+            )
+    network.begin_epoch()
+    network.reveal(1)
+    return network
+
+
+def test_a_coordinator_that_names_whichever_epoch_draws_nothing_is_found_by_how_little_is_drawn() -> None:
+    told = at_the_floor(800, cheats=True).checked()
+
+    assert {each.kind for each in told.violations} == {"few"}
+    assert "where the rates let" in told.violations[0].message
+    assert at_the_floor(800, cheats=False).checked().holds
+
+
+def test_so_few_that_chance_may_have_it_accuse_nobody() -> None:
+    assert at_the_floor(100, cheats=True).checked().holds
+
+
 # Where a chain keeps the epochs
 
 

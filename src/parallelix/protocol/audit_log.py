@@ -7,6 +7,9 @@ of the epochs. Pure: whether the records are those that were anchored is asked o
     epoch       an execution belongs to the epoch of its dispatch. An attempt may outlive its epoch, so a record may
                 name the epoch before the newest; never an older one, because an epoch begins only when the secret of
                 the last but one is out, and that comes out only when no attempt of it is open
+    share       of what is drawn by chance about as much is drawn as the rates say. No single draw shows a coordinator that
+                knows the secret and keeps back what is drawn, picks the epoch, or lets a friend pick the commitment;
+                their number does
     blocks      where a chain keeps the epochs: an execution is anchored after its epoch was committed to, and before
                 the secret was out. Who knows the secret could choose a commitment that is not drawn
 
@@ -17,6 +20,7 @@ coordinator that was down is not accused.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,14 +40,16 @@ PENDING_MS = 24 * 3_600_000
 QUIET_MS = 600_000
 SHOWN_MAX = 100
 """Violations and unaudited executions that are named; the others are counted."""
+FEW_CHANCE_MAX = 1e-9
+"""How unlikely it must be that so few are drawn. At a rate of 10 % nothing drawn of 208 is."""
 
 ViolationKind: TypeAlias = Literal[
-    "rate", "missing", "not_drawn", "twice", "unknown", "epoch", "secret", "uncommitted", "late"
+    "rate", "missing", "not_drawn", "twice", "unknown", "epoch", "secret", "uncommitted", "late", "few"
 ]
 """rate: none that there is, or below the floor. missing: drawn, and no audit is recorded. not_drawn: audited and not
 drawn. twice: a second audit of one execution. unknown: an audit of no execution before it. epoch: older than dispatch
 allows. secret: not what was committed to. uncommitted: of an epoch that nobody committed to, or only later. late:
-anchored when the secret was out, or not at all."""
+anchored when the secret was out, or not at all. few: far fewer were drawn by chance than the rates say."""
 EpochState: TypeAlias = Literal["revealed", "open", "wrong", "unknown"]
 """open: its secret is not out yet. wrong: another secret than was committed to. unknown: nobody was asked of it, or
 nobody committed to it."""
@@ -162,6 +168,9 @@ class _Count:
     executions: int = 0
     lowest_rate: int = 100
     drawn: int = 0
+    drawn_by_chance: int = 0
+    expected_percent: int = 0
+    """The sum of the rates below 100 that draws were made again at."""
     pending: int = 0
     agree: int = 0
     disagree: int = 0
@@ -246,6 +255,9 @@ class _Checking:
         count.lowest_rate = min(count.lowest_rate, record.rate)
         drawn = self._drawn(record)
         count.drawn += drawn is True
+        if drawn is not None and 0 < record.rate < 100:
+            count.drawn_by_chance += drawn
+            count.expected_percent += record.rate
         self._executions[record_hash_bytes(record)] = _Execution(record.sequence, record.epoch, drawn, self._active_ms)
         self._check_rate(record)
         self._check_epoch(record)
@@ -365,6 +377,7 @@ class _Checking:
             else:
                 words = f"record {each.sequence}: was drawn, and no audit of it is recorded"
                 self._find("missing", words, each.epoch, each.sequence)
+        self._check_shares()
         return AuditLog(
             floor_percent=self._floor_percent,
             epochs=tuple(
@@ -375,6 +388,15 @@ class _Checking:
             unaudited=tuple(self._unaudited),
             reasons=self._reasons,
         )
+
+    def _check_shares(self) -> None:
+        """Of each epoch, and of all together where no single one stands out."""
+        told = {epoch: count for epoch, count in self._counts.items() if self._is_told(epoch)}
+        few = {epoch: words for epoch, count in told.items() if (words := _few([count]))}
+        for epoch, words in sorted(few.items()):
+            self._find("few", f"epoch {epoch}: {words}", epoch)
+        if not few and (words := _few(told.values())):
+            self._find("few", f"all epochs: {words}", None)
 
     def _audits_of(self, epoch: int, count: _Count) -> EpochAudits:
         is_known = epoch in self._secrets
@@ -428,6 +450,21 @@ class _Checking:
 
     def _is_told(self, epoch: int) -> bool:
         return self._only_epoch is None or epoch == self._only_epoch
+
+
+def _few(counts: Iterable[_Count]) -> str:
+    """What is to be said of so few drawn, or nothing. By Chernoff's bound, which holds for rates of all kinds."""
+    counted = list(counts)
+    drawn, expected = (
+        sum(each.drawn_by_chance for each in counted),
+        sum(each.expected_percent for each in counted) / 100,
+    )
+    if drawn >= expected:
+        return ""
+    logarithm = drawn - expected + (drawn * math.log(expected / drawn) if drawn else 0.0)
+    if logarithm >= math.log(FEW_CHANCE_MAX):
+        return ""
+    return f"{drawn} drawn where the rates let {expected:.0f} be expected, by a chance of e^{logarithm:.0f} at most"
 
 
 def _raw(digest: str) -> bytes:
