@@ -7,9 +7,9 @@ of the epochs. Pure: whether the records are those that were anchored is asked o
     epoch       an execution belongs to the epoch of its dispatch. An attempt may outlive its epoch, so a record may
                 name the epoch before the newest; never an older one, because an epoch begins only when the secret of
                 the last but one is out, and that comes out only when no attempt of it is open
-    share       of what is drawn by chance about as much is drawn as the rates say. No single draw shows a coordinator that
-                knows the secret and keeps back what is drawn, picks the epoch, or lets a friend pick the commitment;
-                their number does
+    share       of what is drawn by chance about as much is drawn as the rates say. No single draw shows a coordinator
+                that knows the secret and keeps back what is drawn, picks the epoch, or lets a friend pick the
+                commitment; their number does
     blocks      where a chain keeps the epochs: an execution is anchored after its epoch was committed to, and before
                 the secret was out. Who knows the secret could choose a commitment that is not drawn
 
