@@ -79,6 +79,13 @@ def test_a_second_run_of_an_inference_acquits_and_never_convicts_by_its_text(
     assert (finding.outcome, finding.reason) == (outcome, reason)
 
 
+def test_a_request_that_nobody_can_be_audited_on_is_told_apart() -> None:
+    lost = msgspec.structs.replace(WRITTEN, entries=(Entry("ab", -0.1),), content=b"other")
+
+    assert LogProb().judge_rerun(WRITTEN, lost, DEFAULT_CARD).reason == "rerun_unauditable"
+    assert LogProb().judge_rerun(lost, WRITTEN, DEFAULT_CARD).reason == "rerun_differs"
+
+
 def test_runs_without_bytes_are_not_equal() -> None:
     empty = msgspec.structs.replace(WRITTEN, content=b"")
 

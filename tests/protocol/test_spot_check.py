@@ -326,6 +326,27 @@ def test_a_few_places_far_off_behind_a_chance_pick_decide_nothing(temperature: f
     assert finding.reason == ("distance" if outcome == "disagree" else "outliers")
 
 
+def test_behind_a_token_that_may_be_read_otherwise_nothing_convicts() -> None:
+    joined = [entry("Once"), entry("upon", 0.2), *(entry(word) for word in WORDS[2:])]
+    expected = [entry("Once"), entry("upon", 0.5), *(entry(word) for word in WORDS[2:])]
+
+    # Far off everywhere but at the empty prefix and behind the first token.
+    def predicted(own: Entry) -> Entry:
+        return own if own.text in ("Once", "upon") else entry("no", 0.9)
+
+    assert judged(claim_of(*joined), predicted=predicted) == ("unusable", "outliers")
+    assert judged(claim_of(*expected), predicted=predicted) == ("disagree", "distance")
+
+
+def test_half_of_the_positions_are_drawn_without_regard_to_what_the_executor_says() -> None:
+    feigned = claim_of(*(entry(f" {number}", 0.5 if number % 2 else 0.9999) for number in range(40)), finish="length")
+    certain = {offset for offset, index in starts(feigned).items() if index % 2 == 0 and offset}
+
+    drawn = [position for seed in range(200) for position in probes_of(feigned, seed=seed, count=4).positions]
+
+    assert sum(position in certain for position in drawn) > 100
+
+
 def test_the_empty_prefix_is_never_an_outlier() -> None:
     probes = probes_of(STORY)
     answer = answer_to(STORY, probes)
