@@ -57,8 +57,8 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     decode_ms_per_token: Milliseconds = 0.0
 
 
-# `python -m bench.real_cheats`: the demonstration model in llama.cpp and in Ollama, with the same and with other
-# arithmetic; docs/audits.md has the whole of it.
+# The demonstration model in llama.cpp and in Ollama, with the same and with other arithmetic, as `bench.real_cheats`
+# measures it: 400 answers of each, seed 11. docs/audits.md holds the default against other answers than these.
 DEFAULT_SPREADS = (
     SpreadAt(positions=1, samples=36_080, median=0.0001, q99=0.018, q999=0.033, largest=0.045),
     SpreadAt(positions=2, samples=3_172, median=0.0022, q99=0.019, q999=0.026, largest=0.031),
