@@ -22,6 +22,7 @@ from auditing_scene import (
 )
 from hand_driven import Opened, public_pem, rsa_key
 
+from parallelix.coordinator.mailbox import REDELIVERY_MS
 from parallelix.protocol import records, work
 from parallelix.protocol.work import Entry
 
@@ -310,3 +311,24 @@ async def test_what_cannot_be_compared_is_run_again_whole_and_equal_bytes_acquit
         await scene.answer(whole_node, whole, executed())
         view = await scene.view(request_id)
         assert (view.audit, view.audit_reason) == ("agree", "equal")
+
+
+async def test_work_whose_answer_was_rejected_is_not_handed_out_again(tmp_path: Path) -> None:
+    """Neither a request's nor an audit's, though nobody acknowledged it."""
+    impossible = work.encode_entries([Entry("x", 0.5, ())])
+    async with auditors(tmp_path, hand_nodes(3)) as scene:
+        request_id = await scene.create()
+        executor, first = await scene.taken(request_id)
+        refused = await executor.return_(executor.result(first, **(executed() | {"entries": impossible})))
+        assert not refused.json()["accepted"]
+        again, unit = await scene.taken(request_id)
+        await scene.answer(again, unit, executed())
+        auditor, audit = await scene.auditing(request_id)
+        refused = await auditor.return_(auditor.result(audit, **too_few_counts(audit)))
+        assert not refused.json()["accepted"]
+        await scene.coordinator.journal.flushed()
+        later = scene.coordinator.clock() + 2 * REDELIVERY_MS
+        for node, unit in ((executor, first), (auditor, audit)):
+            inbox = scene.coordinator.mailbox(node.node_id).take(9, later)
+            handed_out = {each.attempt_id for each in inbox.work} if inbox is not None else set[str]()
+            assert unit.unit.attempt_id not in handed_out

@@ -188,7 +188,8 @@ class Coordinator(Reading):
             if not effect.partial:
                 self._attempts.pop(effect.attempt_id, None)
         elif isinstance(effect, effects.TellRejection):
-            self._attempts.pop(effect.attempt_id, None)
+            # A result that came without an acknowledgement left its work in the inbox.
+            self._forget_attempt(effect.attempt_id)
             self.mailbox(effect.node_id).tell(
                 Rejection(attempt_id=effect.attempt_id, unit_id=effect.request_id, reason=effect.reason, at=effect.at)
             )
