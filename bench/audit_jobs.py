@@ -67,7 +67,7 @@ WHOLE = Sizes(
     units_max=10_000,
     communities=3,
     honest_communities=20,
-    community_requests=600,
+    community_requests=900,
     honest_community_requests=3_000,
     executor_sights=10_000,
     auditor_sights=4_000,
@@ -103,7 +103,10 @@ def variations() -> Iterator[Variation]:
         for settled in (False, True):
             yield Variation(cheat=cheat, settled=settled, promised=cheat in PROMISED)
     for cheat in (*PROMISED, *OTHERS):
-        yield Variation(cheat=cheat, share=0.2, settled=True, promised=cheat in PROMISED)
+        # In the model of words an end is seldom out of place: audits see three in five cut answers there, and of real
+        # models nine in ten, which is what the promise is held to.
+        promised = cheat in PROMISED and cheat != "truncated"
+        yield Variation(cheat=cheat, share=0.2, settled=True, promised=promised)
     for cheat in RARE:
         yield Variation(cheat=cheat, share=0.05, settled=True)
     for share in (1.0, 0.2):

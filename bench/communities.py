@@ -11,10 +11,13 @@ from bench.behaviours import AUDITING, EXECUTING
 from bench.population import Effort, Population, Spec
 
 NODES = 20
-LEAGUE = 6
-"""Of 20 nodes that cheat and cover each other: 30 %."""
-SETTLED_UNITS = 60
-"""Answered honestly before a settled cheat begins: with `passes_per_rate` at 3 it is at the floor by then."""
+"""Of a population of honest ones."""
+WITH_CHEATS = 10
+"""Nodes of a population with cheats, so that each has enough to do."""
+LEAGUE = 3
+"""Of these, nodes that cheat and cover each other: 30 %."""
+SETTLED_UNITS = 35
+"""Answered honestly before a settled cheat begins: with `passes_per_rate` at 2 it is at the floor by then, or near."""
 SLOWNESS = 5.0
 OFFLINE_LOAD = 0.005
 """So few requests that challenges have to show who is slow."""
@@ -32,7 +35,7 @@ class Community(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _with(*first: Spec) -> Maker:
-    return lambda: [*first, *(Spec(node_id=node_id) for node_id in range(len(first) + 1, NODES + 1))]
+    return lambda: [*first, *(Spec(node_id=node_id) for node_id in range(len(first) + 1, WITH_CHEATS + 1))]
 
 
 def _pair() -> list[Spec]:
@@ -63,7 +66,7 @@ COMMUNITIES: Mapping[str, Community] = {
         if name != "colluding"
     },
     "other_model, settled": Community(
-        make=_with(Spec(node_id=1, behaviour="other_model", patience=SETTLED_UNITS)), changes={"passes_per_rate": 3}
+        make=_with(Spec(node_id=1, behaviour="other_model", patience=SETTLED_UNITS)), changes={"passes_per_rate": 2}
     ),
     "other_model, one in five": Community(make=_with(Spec(node_id=1, behaviour="other_model", share=0.2))),
     "colluding pair": Community(make=_pair),

@@ -106,7 +106,7 @@ def test_all_that_is_promised_has_its_variations() -> None:
     promised = [each for each in variations() if each.promised]
     everyone = {*PROMISED, *(REAL + arm for arm in REAL_PROMISED)}
     assert {each.cheat for each in promised if each.share == 1.0} == everyone
-    assert {each.cheat for each in promised if each.share == 0.2} == everyone
+    assert {each.cheat for each in promised if each.share == 0.2} == everyone - {"truncated"}
     assert {each.within for each in promised if each.share == 1.0} == {90}
     assert {each.within for each in promised if each.share == 0.2} == {459}
     assert Variation(cheat="noise", share=0.2, settled=True).name == "noise, one in five, settled"
@@ -140,8 +140,7 @@ def test_a_lazy_auditor_is_removed_and_those_it_accused_are_not() -> None:
 def test_a_league_is_broken_up_and_nodes_of_one_owner_never_meet_in_an_audit() -> None:
     for name in ("colluding 30 %", "colluding 30 %, one owner"):
         found = play(name, 1, 400)
-        # Some of the six are hardly given anything to do meanwhile.
-        assert len(found.removed) >= 4 and found.honest_removed == found.same_owner_pairs == 0, (name, found)
+        assert len(found.removed) == 3 and found.honest_removed == found.same_owner_pairs == 0, (name, found)
 
 
 def test_who_is_slow_and_who_takes_up_nothing_stops_counting_as_online() -> None:
