@@ -315,11 +315,11 @@ async def test_what_cannot_be_compared_is_run_again_whole_and_equal_bytes_acquit
 
 async def test_work_whose_answer_was_rejected_is_not_handed_out_again(tmp_path: Path) -> None:
     """Neither a request's nor an audit's, though nobody acknowledged it."""
-    impossible = work.encode_entries([Entry("x", 0.5, ())])
+    wrong: dict[str, Any] = executed() | {"entries": work.encode_entries([Entry("x", 0.5, ())])}
     async with auditors(tmp_path, hand_nodes(3)) as scene:
         request_id = await scene.create()
         executor, first = await scene.taken(request_id)
-        refused = await executor.return_(executor.result(first, **(executed() | {"entries": impossible})))
+        refused = await executor.return_(executor.result(first, **wrong))
         assert not refused.json()["accepted"]
         again, unit = await scene.taken(request_id)
         await scene.answer(again, unit, executed())
