@@ -35,7 +35,7 @@ from parallelix.protocol.messages import Hardware, Manifest, ModelInfo, RuntimeI
 from parallelix.protocol.records import ExecutionRecord, decode_record
 from parallelix.protocol.registry import Registration
 from parallelix.protocol.spot_check import Claim
-from parallelix.protocol.work import Message, Payload, ResultContent, Sampling, Usage
+from parallelix.protocol.work import Payload, ResultContent, Sampling, Usage
 
 START_MS = 1_800_000_000_000
 ACCOUNT = "0x" + "aa" * 20
@@ -297,7 +297,7 @@ class Population:
                 account=ACCOUNT,
                 key_id="k",
                 workload_class="ai.inference",
-                kind="chat",
+                kind="completion",
                 model=MODEL,
                 prompt_bytes=4 * self._newest.tokens,
                 max_tokens=self._newest.tokens_max,
@@ -317,7 +317,7 @@ class Population:
                 account=CHALLENGER,
                 key_id="",
                 workload_class="ai.inference",
-                kind="chat",
+                kind="completion",
                 model=challenge.model,
                 prompt_bytes=4 * self._newest.tokens,
                 max_tokens=challenge.tokens,
@@ -382,9 +382,9 @@ class Population:
     def _unit(self, request_id: str) -> _Unit:
         prompt = self._newest
         payload = Payload(
-            kind="chat",
+            kind="completion",
             model=MODEL,
-            messages=(Message(role="user", content=" ".join(word(prompt.last) for _ in range(prompt.tokens))),),
+            prompt="".join(word(prompt.last) for _ in range(prompt.tokens)),
             sampling=Sampling(max_tokens=prompt.tokens_max, temperature=str(prompt.temperature)),
         )
         sealed = LivePayload.seal(request_id, canonical.encode(payload), self._chance.randbytes)
@@ -584,7 +584,7 @@ class Population:
         features = {
             **self._look_at_offer(offer, offered_at, memory),
             "payload bytes": float(len(audit.sealed.text)),
-            "prompt bytes": float(len(audit.payload.messages[0].content)),
+            "prompt bytes": float(len(audit.payload.prompt)),
             "tokens asked": float(audit.payload.sampling.max_tokens),
             "alternatives asked": float(audit.payload.sampling.top_logprobs),
             "temperature": float(audit.payload.sampling.temperature or 1),

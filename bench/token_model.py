@@ -149,7 +149,8 @@ class Prompt:
     tokens: int
     tokens_max: int
     temperature: float
-    kind: WorkKind = "chat"
+    kind: WorkKind = "completion"
+    """Not a chat, whose first word no space precedes."""
 
 
 def claim_of(prompt: Prompt, entries: Sequence[Entry], finish: FinishReason) -> Claim:
