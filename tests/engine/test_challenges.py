@@ -396,6 +396,38 @@ def test_a_node_that_is_held_free_is_challenged_as_soon_as_it_is_done() -> None:
     assert waiting not in scene.engine.queue
 
 
+def test_a_node_gets_nothing_beside_a_challenge_that_would_slow_it_down() -> None:
+    """Else whoever keeps a queue full can have others benched that are as fast as they must be."""
+    scene = Scene()
+    scene.join(1, overruns, slots=4)
+    scene.live_until(lambda: bool(scene.posed))
+    (challenged,) = scene.challenges()
+    waiting = [scene.ask(queue_ms=HOUR_MS) for _ in range(6)]
+    scene.handle()
+    node = scene.engine.pool.nodes[1]
+    assert len(node.reserved) == 1
+    scene.pass_time(4 * SECOND_MS)
+    scene.complete(scene.attempt_of(challenged.request_id), completion_tokens=64)
+    assert scene.trust().proven_at == scene.now
+    assert len(node.reserved) == 4
+    assert sum(request_id in scene.engine.queue for request_id in waiting) == 2
+
+
+@pytest.mark.parametrize("end", ["declined", "failed", "gone"])
+def test_however_a_challenge_ends_its_node_is_given_work_again(end: str) -> None:
+    scene = Scene()
+    scene.join(1, overruns, slots=2)
+    scene.live_until(lambda: bool(scene.posed))
+    (challenged,) = scene.challenges()
+    waiting = scene.ask(queue_ms=HOUR_MS)
+    assert waiting in scene.engine.queue
+    if end == "gone":
+        scene.attach(1, tier=4, slots=2, run_id="another")
+    else:
+        scene.returned(scene.attempt_of(challenged.request_id), end, code="node.busy")
+    assert scene.node_of(waiting) == 1
+
+
 def test_paid_work_that_meets_the_floor_ends_the_wait_for_a_challenge() -> None:
     scene, one, _ = held_scene()
     scene.request(one).attempts[-1].started_at = scene.now - 10 * SECOND_MS

@@ -140,9 +140,18 @@ class Challenges(Admission):
             self._asking_of(request.only_node).request_id = request.request_id
             self._let_go(self.pool.nodes[request.only_node])
 
+    def _challenge_placed(self, request: Request) -> None:
+        """Until it is judged the node gets nothing else, which would slow it down: a queue that is full enough would
+        bench whoever is challenged."""
+        if request.only_node is not None and request.open_attempt is not None:
+            node = self.pool.nodes[request.only_node]
+            node.held = True
+            self.pool.refresh(node)
+
     def _judge_challenge(self, request: Request, attempt: Attempt, node: Node) -> None:
         asking, trust = self._asking_of(node.node_id), self.trust.of(node.node_id)
         asking.request_id = ""
+        self._let_go(node)
         if attempt.state is AttemptState.COMPLETED and not attempt.resumed:
             if self._judge_speed(request, attempt, node, asking):
                 return
@@ -197,7 +206,7 @@ class Challenges(Admission):
         was_held = node is not None and node.held
         if node is None or asking.request_id or not (node.online and node.registered) or node.removed_until:
             # It is planned anew when the node is back, or the challenge over.
-            if node is not None:
+            if node is not None and not asking.request_id:
                 self._let_go(node)
             return
         trust = self.trust.of(node_id)
@@ -227,7 +236,7 @@ class Challenges(Admission):
 
     def _freed(self, node: Node) -> None:
         """The node has a slot free again."""
-        if node.held and not node.reserved:
+        if node.held and not node.reserved and not self._asking_of(node.node_id).request_id:
             self._pose_challenge(node)
 
     def _let_go(self, node: Node) -> None:

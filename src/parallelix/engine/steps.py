@@ -82,6 +82,7 @@ class Steps(Dispatching):
             self._idempotent[(event.account, event.idempotency_key)] = (event.fingerprint, request_id, self._now)
         self._timers.set(self._now + self.settings.lifetime_ms, "lifetime", request_id)
         self._place(request)
+        self._challenge_placed(request)
         return effects.Admitted(request_id=request_id, hold_wei=plan.hold_wei, created=True)
 
     def _plan_for(self, event: events.Admit, key: ApiKey | None) -> Plan | Refused:
