@@ -171,7 +171,8 @@ def pools_of(made: Mapping[str, Sequence[Case]], seed: int) -> Pools:
 
 
 class _Arm(msgspec.Struct):
-    """What audits found of one cheat; where nothing could be compared, the second run was another too."""
+    """What audits found of one cheat. Where nothing could be compared, the rate goes back to 100 %, and the evidence is
+    left out: one account can give it against one node once a day only."""
 
     arm: str
     audits: int
@@ -191,7 +192,7 @@ def real_pools() -> dict[str, list[Outcome]]:
 def _pool(arm: _Arm) -> list[Outcome]:
     passed = arm.audits - arm.disagreed - arm.unusable
     found = Outcome((("executor", True), ("unusable", False)), passed=False, disagreed=True)
-    left_open = Outcome((("unusable", True),), passed=False, disagreed=False)
+    left_open = Outcome((), passed=False, disagreed=False)
     agreed = Outcome((("executor", False), ("unusable", False)), passed=True, disagreed=False)
     return [*[found] * arm.disagreed, *[left_open] * arm.unusable, *[agreed] * passed]
 
