@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Any
 
@@ -84,6 +85,50 @@ def test_a_request_that_nobody_can_be_audited_on_is_told_apart() -> None:
 
     assert LogProb().judge_rerun(WRITTEN, lost, DEFAULT_CARD).reason == "rerun_unauditable"
     assert LogProb().judge_rerun(lost, WRITTEN, DEFAULT_CARD).reason == "rerun_differs"
+
+
+IN_PIECES = msgspec.structs.replace(
+    WRITTEN,
+    text="🎉",
+    entries=(Entry("🎉", -0.1, tuple((f"\ufffd{each}", -1.7) for each in "abcde")),),
+    content=b"emoji",
+)
+
+
+@pytest.mark.parametrize(
+    ("first", "share", "reason"),
+    [
+        (IN_PIECES, 0.3, "rerun_unauditable"),
+        (IN_PIECES, 0.04, "rerun_differs"),
+        (msgspec.structs.replace(IN_PIECES, temperature=2.0), 0.04, "rerun_unauditable"),
+        (msgspec.structs.replace(WRITTEN, entries=(Entry("ab", -0.1),), content=b"bare"), 0.3, "rerun_differs"),
+        (msgspec.structs.replace(WRITTEN, text="", entries=(), content=b"bare"), 0.3, "rerun_differs"),
+        (msgspec.structs.replace(WRITTEN, text="", entries=(), stops=True, content=b"cut"), 0.0, "rerun_unauditable"),
+        (
+            msgspec.structs.replace(WRITTEN, text="", entries=(), finish_reason="cancelled", prompt_tokens=0),
+            0.0,
+            "rerun_unauditable",
+        ),
+    ],
+    ids=[
+        "as likely",
+        "unlikely",
+        "likelier when hot",
+        "alternatives kept back",
+        "nothing",
+        "cut by a stop",
+        "cancelled",
+    ],
+)
+def test_what_the_request_may_have_done_is_not_held_against_the_executor(
+    first: Claim, share: float, reason: str
+) -> None:
+    """Who asks for yes or a picture, or hangs up at once, would convict whoever serves it."""
+    top = (("a", math.log(0.6)), ("\ufffd", math.log(share or 1e-9)), *((each, -6.0) for each in "bcd"))
+    rerun = msgspec.structs.replace(WRITTEN, entries=(Entry("a", math.log(0.6), top), WRITTEN.entries[1]), content=b"2")
+
+    assert LogProb().probes(first, random.Random(1).randbytes) is None
+    assert LogProb().judge_rerun(first, rerun, DEFAULT_CARD).reason == reason
 
 
 def test_runs_without_bytes_are_not_equal() -> None:

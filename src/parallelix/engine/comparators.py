@@ -73,9 +73,9 @@ class LogProb(Exact):
 
     def judge_rerun(self, claim: Claim, rerun: Claim, card: Card) -> Finding:
         """How long a prompt is does not hang on chance, so that a wrong count convicts here too. Where the second run
-        cannot be probed either, that is the request's doing and not its executor's."""
+        cannot be probed either, or might as well not, that is the request's doing and not its executor's."""
         found = spot_check.compare_base(claim, rerun.prompt_tokens) or super().judge_rerun(claim, rerun, card)
-        if found.outcome == "unusable" and not spot_check.is_auditable(rerun):
+        if found.outcome == "unusable" and (spot_check.is_chancy(claim, rerun) or not spot_check.is_auditable(rerun)):
             return msgspec.structs.replace(found, reason="rerun_unauditable")
         return found
 

@@ -68,6 +68,8 @@ one that the model's own tokenizer would not have put there."""
 DOUBTED_WEIGHT = 0.2
 UNCERTAINTY_MIN = 0.02
 """What every position is worth at least where positions are drawn by their uncertainty."""
+CHANCY_SHARE = 0.05
+"""How likely the second run must find a beginning that cannot be probed either."""
 FABRICATED_SHARE_MAX = 0.05
 """Runtimes make an odd entry now and then where they take an answer apart; more are made up."""
 
@@ -165,6 +167,19 @@ def compare(claim: Claim, probes: Probes, answer: Answer, card: Card) -> Finding
 def is_auditable(claim: Claim) -> bool:
     """Whether anything of it can be probed."""
     return choose_probes(claim, bytes, count=0) is not None
+
+
+def is_chancy(claim: Claim, rerun: Claim) -> bool:
+    """Whether it may be the request's doing that nothing of `claim` can be probed, though `rerun` can be: it was ended
+    from outside, or its first character may as well be one that comes in pieces."""
+    if claim.finish_reason == "cancelled" or (claim.stops and not claim.entries):
+        return True
+    if not claim.entries or _is_clear(claim.entries[0]):
+        return False
+    if not rerun.entries:
+        return True
+    in_pieces = (logprob for text, logprob in rerun.entries[0].top if GAP in text or not text)
+    return math.fsum(map(math.exp, in_pieces)) ** (1.0 / max(1.0, claim.temperature)) >= CHANCY_SHARE
 
 
 def compare_base(claim: Claim, counted: int) -> Finding | None:
