@@ -103,7 +103,7 @@ def variations() -> Iterator[Variation]:
         for settled in (False, True):
             yield Variation(cheat=cheat, settled=settled, promised=cheat in PROMISED)
     for cheat in (*PROMISED, *OTHERS):
-        # In the model of words an end is seldom out of place: audits see three in five cut answers there, and of real
+        # In the model of words an end is seldom out of place: audits see four in five cut answers there, and of real
         # models nine in ten, which is what the promise is held to.
         promised = cheat in PROMISED and cheat != "truncated"
         yield Variation(cheat=cheat, share=0.2, settled=True, promised=promised)
