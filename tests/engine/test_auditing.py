@@ -170,6 +170,43 @@ def test_more_audits_than_there_is_room_for_are_recorded_as_unaudited() -> None:
     assert [effect.request_id for effect in world.effects if isinstance(effect, effects.AuditEnded)] == [last]
 
 
+def test_what_nobody_can_audit_leaves_room_for_what_somebody_can() -> None:
+    """Whoever asks for a model that one owner alone has could else have nothing audited any more."""
+    world = World(audited=True, audits_open_max=8, prepared_percent=0)
+    world.fund()
+    world.issue_key()
+    world.attach(1, digests=(BIG_DIGEST,))
+    for _ in range(12):
+        request_id = world.ask(model="big")
+        world.complete(world.attempt_of(request_id))
+    assert len(world.engine.audits) == 4
+    ended = [row for row in world.rows(AuditRow) if row.verdict]
+    assert {(row.verdict, row.reason) for row in ended} == {("unaudited", "no_second_node")} and len(ended) == 8
+    world.attach(2)
+    world.attach(3)
+    request_id = world.work()
+    assert world.audit(request_id).unit.open_attempt is not None
+
+
+def test_an_audit_waits_for_a_node_that_is_held_for_a_challenge() -> None:
+    world = World(audited=True, prepared_percent=0)
+    world.fund()
+    world.issue_key()
+    world.attach(1)
+    world.attach(2, slots=2)
+    node = world.engine.pool.nodes[2]
+    node.held = True
+    world.engine.pool.refresh(node)
+    request_id = world.work()
+    audit = world.audit(request_id)
+    assert audit.unit.open_attempt is None
+    node.held = False
+    world.engine.pool.refresh(node)
+    world.step(events.Heartbeat(node_id=2, unix_ms=world.now, paused=True))
+    world.step(events.Heartbeat(node_id=2, unix_ms=world.now, paused=False))
+    assert audit.unit.open_attempt is not None
+
+
 # To whom it is given --------
 
 
@@ -308,18 +345,109 @@ def test_an_answer_of_somebody_else_or_twice_counts_once() -> None:
 
 
 def test_whoever_was_first_may_run_the_unit_whole_where_nobody_else_can() -> None:
+    for count in (3, 4):
+        world = network(count)
+        audit = world.audit(world.work())
+        asked: list[int] = []
+        for _ in range(2):
+            asked.append(world.node_of(audit.audit_id))
+            world.answer_audit(audit.audit_id, "unusable")
+        assert audit.stage == "whole" and audit.node_id not in asked and len(set(asked)) == 2
+        assert (world.node_of(audit.audit_id) in asked) == (count == 3)
+        assert world.node_of(audit.audit_id) != audit.node_id
+
+
+def test_one_auditors_word_that_nothing_can_be_compared_speaks_against_nobody() -> None:
     world = network(2)
     request_id = world.work()
     audit = world.audit(request_id)
-    auditor = world.node_of(audit.audit_id)
     world.answer_audit(audit.audit_id, "unusable")
-    assert audit.stage == "whole" and world.node_of(audit.audit_id) == auditor
-    world.attach(3)
-    other = network(3)
-    request_id = other.work()
-    first = other.node_of(other.audit(request_id).audit_id)
-    other.answer_audit(other.audit(request_id).audit_id, "unusable")
-    assert other.node_of(other.audit(request_id).audit_id) not in {first, other.audit(request_id).node_id}
+    assert audit.stage == "second"
+    world.advance(world.settings.audit_queue_ms)
+    assert (world.audit_row(request_id).verdict, world.audit_row(request_id).reason) == ("inconclusive", "unauditable")
+    assert not world.logged("node.marked")
+
+
+def test_a_part_of_an_answer_is_never_compared_with_a_whole_one() -> None:
+    for spot_check in (False, True):
+        world = network(3)
+        request_id = world.ask()
+        attempt_id = world.attempt_of(request_id)
+        world.acknowledge(attempt_id)
+        world.step(events.Cancel(request_id=request_id, charged=True, reason="requester"))
+        world.complete(attempt_id, outcome="cancelled", spot_check=spot_check)
+        while spot_check and request_id not in {row.request_id for row in world.rows(AuditRow) if row.verdict}:
+            world.answer_audit(world.audit(request_id).audit_id, "unusable")
+        row = world.audit_row(request_id)
+        assert (row.verdict, row.reason) == ("inconclusive", "unauditable") and not world.logged("node.marked")
+
+
+def test_who_audits_is_drawn_from_all_who_could_whoever_is_free() -> None:
+    """Else a node that is always free, or the slowest, would audit whom it likes."""
+    world = network(12, seed=3)
+    asked: set[int] = set()
+    for _ in range(60):
+        request_id = world.work()
+        audit = world.audit(request_id)
+        asked.add(world.node_of(audit.audit_id))
+        world.answer_audit(audit.audit_id, "agree")
+    assert len(asked) >= 8
+
+
+def test_an_audit_waits_for_who_was_drawn_and_draws_again_when_that_takes_long() -> None:
+    world = network(3)
+    request_id = world.ask()
+    executor = world.node_of(request_id)
+    others = {1, 2, 3} - {executor}
+    held = [world.ask() for _ in range(50)]
+    world.complete(world.attempt_of(request_id))
+    audit = world.audit(request_id)
+    drawn = audit.unit.auditor
+    assert drawn in others and audit.audit_id in world.engine.queue
+    other = (others - {drawn}).pop()
+    done = next(each for each in held if each not in world.engine.queue and world.node_of(each) == other)
+    world.complete(world.attempt_of(done))
+    assert audit.audit_id in world.engine.queue, "whoever is free does not do"
+    done = next(each for each in held if each not in world.engine.queue and world.node_of(each) == drawn)
+    world.complete(world.attempt_of(done))
+    assert world.node_of(audit.audit_id) == drawn
+
+
+def test_a_runtime_that_renders_chats_its_own_way_accuses_nobody() -> None:
+    for kind, reason in (("chat", "other_runtime"), ("completion", "of_it")):
+        world = network(1)
+        request_id = world.ask(kind=kind)
+        world.attach(2, runtime="llama_cpp")
+        world.complete(world.attempt_of(request_id))
+        world.answer_audit(world.audit(request_id).audit_id, "disagree", reason="of_it")
+        if kind == "chat":
+            assert (world.audit_row(request_id).verdict, world.audit_row(request_id).reason) == ("inconclusive", reason)
+        else:
+            assert world.audit(request_id).stage == "third", "a prompt is nobody's to render"
+
+
+def test_an_auditor_with_the_executors_runtime_is_drawn_where_there_is_one() -> None:
+    for seed in range(5):
+        world = network(1, seed=seed)
+        request_id = world.ask()
+        for node_id in range(2, 9):
+            world.attach(node_id, runtime="ollama" if node_id == 5 else "llama_cpp")
+        world.complete(world.attempt_of(request_id))
+        assert world.node_of(world.audit(request_id).audit_id) == 5
+
+
+def test_what_a_node_does_while_most_of_its_work_is_looked_at_is_no_credit() -> None:
+    world = network(3)
+    trust = world.engine.trust.of(1)
+    trust.executor_millinats = 3_000
+    world.heartbeat(2, paused=True)
+    world.heartbeat(3, paused=True)
+    request_id = world.ask()
+    world.heartbeat(2)
+    world.heartbeat(3)
+    world.complete(world.attempt_of(request_id))
+    world.answer_audit(world.audit(request_id).audit_id, "agree")
+    assert trust.executor_millinats == 3_000 and trust.passes == 1
 
 
 # What it costs nobody --------
@@ -502,11 +630,14 @@ def unauditable(world: World, account: str, *, reason: str = "rerun_differs") ->
     world.complete(world.attempt_of(request_id))
     world.heartbeat(1, paused=True)
     world.now += 1
-    world.attach(2)
+    for node_id in (2, 3):
+        world.attach(node_id)
     audit_id = world.audit(request_id).audit_id
-    world.answer_audit(audit_id, "unusable")
+    for _ in range(2):
+        world.answer_audit(audit_id, "unusable")
     world.answer_audit(audit_id, "unusable", reason=reason)
-    world.heartbeat(2, paused=True)
+    for node_id in (2, 3):
+        world.heartbeat(node_id, paused=True)
     return world.audit_row(request_id).reason
 
 

@@ -417,9 +417,17 @@ class NetworkMachine(RuleBasedStateMachine):
     def no_slot_idles_while_work_waits_that_its_node_may_serve(self) -> None:
         engine = self.world.engine
         for request in engine.requests.values():
-            if request.state == "queued":
+            if request.state != "queued":
+                continue
+            if not request.audit_id:
                 node = engine._best_node(request)  # pyright: ignore[reportPrivateUsage]
                 assert node is None, "it could be served now"
+            elif request.auditor is not None:
+                free = engine.pool.only(request.auditor, request.need)
+                assert free is None or not engine.pool.is_capable(free.node_id, request.need), "its auditor is free"
+            else:
+                barred = engine._barred(request) | request.failed_nodes  # pyright: ignore[reportPrivateUsage]
+                assert not engine.pool.any_capable(request.need, barred, penalised=False), "nobody was drawn"
 
     @invariant()
     def what_happened_is_counted(self) -> None:

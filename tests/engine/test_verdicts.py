@@ -9,7 +9,7 @@ from world import SECOND, World
 
 from parallelix.engine import effects
 from parallelix.engine.rows import AuditRow
-from parallelix.engine.verdicts import RERUN_UNAUDITABLE, TABLE, AskThird, Ends, NoSuchCase, RunWhole, ruling
+from parallelix.engine.verdicts import RERUN_UNAUDITABLE, TABLE, AskSecond, AskThird, Ends, NoSuchCase, RunWhole, ruling
 from parallelix.protocol.records import AuditRecord
 
 EXECUTOR, FIRST, THIRD = 1, 2, 3
@@ -20,14 +20,18 @@ class Scene(World):
     """Three nodes; the first executes, and one request of its is drawn."""
 
     def __init__(self, **changes: Any) -> None:
-        chosen: dict[str, Any] = {"prepared_percent": 0, "conviction_millinats": 10**9}
+        # At this floor every pass counts in favour.
+        chosen: dict[str, Any] = {
+            "prepared_percent": 0,
+            "conviction_millinats": 10**9,
+            "sampling_floor_percent": 100,
+        }
         super().__init__(audited=True, **(chosen | changes))
         self.fund()
         self.issue_key()
         self.attach(EXECUTOR, slots=4)
         self.request_id = self.ask()
-        for node_id in (FIRST, THIRD):
-            self.attach(node_id)
+        self.attach(FIRST)
         self.acknowledge(self.attempt_of(self.request_id))
 
     def stay(self, *node_ids: int) -> None:
@@ -39,6 +43,8 @@ class Scene(World):
         """The executor returns; gives the audit's id."""
         attempt_id = self.attempt_of(self.request_id)
         self.complete(attempt_id, spot_check=spot_check)
+        # Only now, so that it is not drawn first.
+        self.attach(THIRD)
         return self.audit(self.request_id).audit_id
 
     def missing(self, audit_id: str, what: str) -> None:
@@ -63,6 +69,8 @@ class Scene(World):
         audit_id = self.drawn(spot_check=stage != "whole")
         if stage == "third":
             self.answer_audit(audit_id, "disagree")
+        elif stage == "second":
+            self.answer_audit(audit_id, "unusable")
         elif stage == "prepared":
             self.answer_audit(audit_id, "agree")
             (audit_id,) = self.engine.audits
@@ -113,6 +121,10 @@ def test_every_row_of_the_table_is_what_the_engine_does(stage: str, outcome: str
         assert world.engine.audits[audit_id].stage == "third"
         assert world.auditors[audit_id][-1] not in {EXECUTOR, FIRST} and len(world.auditors[audit_id]) == 2
         return
+    if isinstance(expected, AskSecond):
+        assert world.engine.audits[audit_id].stage == "second"
+        assert world.auditors[audit_id] == [FIRST, THIRD]
+        return
     if isinstance(expected, RunWhole):
         assert world.engine.audits[audit_id].stage == "whole"
         assert effects.RunAgain(audit_id=audit_id) in world.effects[told:]
@@ -125,7 +137,7 @@ def test_every_row_of_the_table_is_what_the_engine_does(stage: str, outcome: str
     assert [(effect.audit_id, effect.verdict) for effect in ended] == [(audit_id, expected.verdict)]
     overturned = expected.verdict == "disagree" and stage != "prepared"
     assert int(row.refunded_wei) == ended[0].refunded_wei == (charge_wei if overturned else 0)
-    whom = "prepared" if stage == "prepared" else "auditor"
+    whom = "prepared" if stage in ("prepared", "second") else "auditor"
     said = {"executor": expected.executor, "comparable": expected.comparable, whom: expected.auditor}
     assert world.weighed() == {name: what for name, what in said.items() if what}
     rejected = {effect.node_id for effect in world.effects[told:] if isinstance(effect, effects.TellRejection)}

@@ -272,6 +272,7 @@ class World:
         context_tokens: int = 4096,
         features: tuple[str, ...] = ("chat", "logprobs", "probe"),
         classes: tuple[str, ...] = ("ai.inference",),
+        runtime: str = "ollama",
     ) -> effects.Answer:
         """Registers the node where it is not, and attaches it."""
         if node_id not in self.engine.registrations:
@@ -283,7 +284,7 @@ class World:
             hardware_tier=tier,
             hardware=Hardware(cpu_cores=2),
             workload_classes=classes,
-            runtimes=(RuntimeInfo(name="test", version="1"),),
+            runtimes=(RuntimeInfo(name=runtime, version="1"),),
             models=tuple(
                 ModelInfo(name=f"m{digest[:2]}", digest=digest, context_tokens=context_tokens, features=features)
                 for digest in digests

@@ -27,6 +27,8 @@ from parallelix.protocol.spot_check import Answer, Claim, Finding
 from parallelix.protocol.work import Entry, Payload, Probes
 
 RandomBytes: TypeAlias = Callable[[int], bytes]
+ENTRY_BYTES = 200
+"""Of a token or an alternative, as an object."""
 CARDS = "cards"
 """Folder of calibration cards, below the data folder."""
 
@@ -64,6 +66,14 @@ class Audit:
     attempt_ids: list[str] = field(default_factory=list[str])
 
     @property
+    def size_bytes(self) -> int:
+        """Near what it takes in memory."""
+        entries = self.execution.claim.entries
+        alternatives = sum(len(entry.top) for entry in entries)
+        text_bytes = len(self.execution.claim.content)
+        return 4 * (text_bytes + len(self.sealed.sealed)) + ENTRY_BYTES * (len(entries) + alternatives)
+
+    @property
     def payload(self) -> Payload:
         return audit_payload(self.execution.payload, self.probes)
 
@@ -96,6 +106,9 @@ class Auditing:
         self._storage_key = storage_key
         self._random = random_bytes
         self._audits: dict[str, Audit] = {}
+        self._sizes_bytes: dict[str, int] = {}
+        self.held_bytes = 0
+        """By all open audits together."""
         self._stored: dict[str, ClaimRow] = {}
         self._open_of: dict[str, str] = {}
         """By request, the audit of its execution."""
@@ -135,7 +148,7 @@ class Auditing:
         row = self._stored.pop(effect.audit_id, None)
         if row is not None:
             execution = self._unsealed(row)
-            probes = comparator_for(execution.claim).probes(execution.claim, self._random)
+            probes = None if effect.whole else comparator_for(execution.claim).probes(execution.claim, self._random)
             self._open(effect, execution, probes)
             return None
         execution, probes = self._fresh[effect.attempt_id]
@@ -152,6 +165,8 @@ class Auditing:
             probes=probes,
             sealed=self._seal(effect.audit_id, audit_payload(execution.payload, probes)),
         )
+        self._sizes_bytes[effect.audit_id] = audit.size_bytes
+        self.held_bytes += audit.size_bytes
         return audit
 
     def _open_prepared(self, effect: OpenAudit) -> None:
@@ -190,7 +205,8 @@ class Auditing:
             audit.first_rerun = audit.first_rerun or claim_of(audit.execution.payload, verdict)
             return before
         answer = answer_of(verdict)
-        audit.first = audit.first or answer
+        if finding.outcome != "unusable":
+            audit.first = audit.first or answer
         if finding.outcome == "agree":
             audit.agreed = answer
         return before
@@ -198,6 +214,7 @@ class Auditing:
     def forget(self, audit_id: str) -> Audit | None:
         """The verdict is in."""
         audit = self._audits.pop(audit_id, None)
+        self.held_bytes -= self._sizes_bytes.pop(audit_id, 0)
         if audit is not None and self._open_of.get(audit.request_id) == audit_id:
             del self._open_of[audit.request_id]
         return audit

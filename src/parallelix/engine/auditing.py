@@ -11,19 +11,31 @@ from parallelix.engine import effects, events
 from parallelix.engine.admission import FREE
 from parallelix.engine.effects import Answer
 from parallelix.engine.entities import Attempt, Audit, Request
-from parallelix.engine.lifecycle import RequestState
+from parallelix.engine.lifecycle import AttemptState, RequestState
 from parallelix.engine.pool import Need, Node
 from parallelix.engine.rows import AuditRow, EpochRow
 from parallelix.engine.settings import DAY_MS
 from parallelix.engine.settling import Settling
 from parallelix.engine.trust import Role
-from parallelix.engine.verdicts import AskThird, Ends, Missing, RunWhole, Stage, answered, ruling
+from parallelix.engine.verdicts import (
+    UNAUDITABLE,
+    AskSecond,
+    AskThird,
+    Ends,
+    Missing,
+    RunWhole,
+    Stage,
+    answered,
+    ruling,
+)
 from parallelix.protocol import ids, sampling
 from parallelix.protocol.records import AuditRecord
 from parallelix.protocol.spot_check import PROBES_DEFAULT
 
 _POSITIONS = PROBES_DEFAULT + 1
 _PERCENT_BYTES = 4
+RENDERING_RUNTIMES = frozenset({"ollama", "llama_cpp", "openai"})
+"""Those that are known to have templates of their own. A name that nobody knows excuses nothing."""
 UNUSABLE_WORDS_MAX = 20_000
 """Pairs of a node and an account of one day, near 200 bytes each. Who fills it lets words count again, each of which
 costs a request of another account."""
@@ -105,9 +117,14 @@ class Auditing(Settling):
             execution_hash=request.record_hash,
             opened_at=self._now,
             stage=stage,
+            rate_percent=rate,
+            partial=attempt.state is AttemptState.CANCELLED,
             unit=self._unit(audit_id, request, attempt.model_digest, attempt.node_id, whole=stage == "whole"),
         )
-        if len(self.audits) >= self.settings.audits_open_max:
+        if audit.partial and stage == "whole":
+            self._end(audit, UNAUDITABLE)
+            return []
+        if len(self.audits) >= self.settings.audits_open_max or not facts.has_room:
             self._end(audit, Ends(verdict="unaudited", reason="too_many_open"))
             return []
         return [self._open(audit)]
@@ -124,7 +141,9 @@ class Auditing(Settling):
             execution_hash=row.execution_hash,
             opened_at=row.opened_at,
             prepared_from=row.prepared_from,
-            unit=self._unit(row.audit_id, request, executed.model_digest, executed.node_id),
+            stage="whole" if row.whole else "first",
+            partial=executed.state is AttemptState.CANCELLED,
+            unit=self._unit(row.audit_id, request, executed.model_digest, executed.node_id, whole=row.whole),
         )
 
     def _fresh_audit_id(self) -> str:
@@ -155,6 +174,7 @@ class Auditing(Settling):
             waiting_since=self._now,
             barred_nodes=frozenset(barred),
             barred_owners=self._owners_of(*barred),
+            runtime=self._runtime_of(barred[0]),
         )
 
     def _audit_need(self, need: Need, digest: str, kind: str, *, whole: bool) -> Need:
@@ -186,6 +206,7 @@ class Auditing(Settling):
                 request_id=audit.request.request_id,
                 attempt_id=audit.attempt_id,
                 prepared_from=audit.prepared_from,
+                whole=audit.stage == "whole",
             )
         )
         self._timers.set(self._now + self._audit_life_ms(audit), "audit", audit.audit_id)
@@ -210,11 +231,16 @@ class Auditing(Settling):
         assert compared == (third is not None), f"{audit.audit_id}: stage {audit.stage}, third {third}"
         if audit.stage == "third":
             audit.third_id = attempt.node_id
-        elif audit.auditor_id < 0 or audit.stage == "whole":
+        else:
             audit.auditor_id, audit.auditor_attempt_id = attempt.node_id, attempt.attempt_id
         audit.unit.become(RequestState.VALIDATING, now=self._now)
-        outcome = answered(audit.stage, finding)
-        follows = ruling(audit.stage, outcome, third.outcome if third is not None else None)
+        outcome = answered(audit.stage, finding, alike=self._alike(audit, audit.unit.runtime, attempt.node_id))
+        between = third.outcome if third is not None else None
+        if between == "disagree" and not self._alike(audit, audit.auditor_runtime, attempt.node_id):
+            between = "unusable"
+        if audit.stage != "third":
+            audit.auditor_runtime = self._runtime_of(attempt.node_id)
+        follows = ruling(audit.stage, outcome, between)
         self._log(
             "audit.answered",
             audit_id=audit.audit_id,
@@ -224,25 +250,41 @@ class Auditing(Settling):
             reason=finding.reason,
             distance=round(finding.distance, 4),
         )
+        if isinstance(follows, RunWhole) and audit.partial:
+            # No whole run equals a part.
+            follows = UNAUDITABLE
         if isinstance(follows, Ends):
             return self._end(audit, follows, finding.reason)
         return [self._next_stage(audit, follows)]
+
+    def _alike(self, audit: Audit, runtime: str, node_id: int) -> bool:
+        """Whether a node with `runtime` and the other surely make the same tokens of the request. A chat's template is
+        the runtime's own matter, which weights do not decide."""
+        other = self._runtime_of(node_id)
+        known = {runtime, other} <= RENDERING_RUNTIMES
+        return audit.request.kind != "chat" or not known or runtime == other
+
+    def _runtime_of(self, node_id: int) -> str:
+        node = self.pool.find(node_id)
+        return node.runtime if node is not None else ""
 
     def _audit_unanswered(self, audit: Audit, missing: Missing) -> None:
         follows = ruling(audit.stage, missing)
         assert isinstance(follows, Ends), follows
         self._end(audit, follows)
 
-    def _next_stage(self, audit: Audit, follows: AskThird | RunWhole) -> Request:
+    def _next_stage(self, audit: Audit, follows: AskSecond | AskThird | RunWhole) -> Request:
         unit = audit.unit
         if isinstance(follows, RunWhole):
             audit.stage = "whole"
             unit.need = self._audit_need(audit.request.need, audit.model_digest, unit.kind, whole=True)
             unit.completion_tokens_max = unit.need.tokens
+            # Who found nothing to compare may run it all the same.
+            unit.barred_nodes, unit.barred_owners = frozenset({audit.node_id}), self._owners_of(audit.node_id)
             self._effects.append(effects.RunAgain(audit_id=audit.audit_id))
         else:
-            audit.stage = "third"
-            unit.barred_nodes = frozenset({audit.node_id, audit.auditor_id})
+            audit.stage = "second" if isinstance(follows, AskSecond) else "third"
+            unit.barred_nodes |= {audit.auditor_id}
             unit.barred_owners |= self._owners_of(audit.auditor_id)
         unit.become(RequestState.QUEUED, now=self._now)
         unit.waiting_since = self._now
@@ -331,6 +373,7 @@ class Auditing(Settling):
             execution_hash=audit.execution_hash,
             opened_at=self._now,
             stage="prepared",
+            auditor_runtime=audit.auditor_runtime,
             prepared_from=audit.audit_id,
             unit=self._unit(audit_id, audit.request, audit.model_digest, audit.node_id, audit.auditor_id),
         )
@@ -345,7 +388,8 @@ class Auditing(Settling):
             self._count(audit.node_id, ends)
         if ends.executor == "bad":
             self._tell(audit.node_id, audit.attempt_id, request.request_id, f"audit_disagreed: {reason}")
-        if ends.executor:
+        if ends.executor == "bad" or (ends.executor and audit.rate_percent <= self.settings.sampling_floor_percent):
+            # How a node does while most of its work is looked at says nothing of how it does when it is not.
             self._weigh(audit.node_id, "executor", bad=ends.executor == "bad")
         if ends.comparable == "good" or (ends.comparable and self._first_word(audit.node_id, request.account)):
             self._weigh(audit.node_id, "unusable", bad=ends.comparable == "bad")

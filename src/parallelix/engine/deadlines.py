@@ -81,6 +81,10 @@ class Deadlines(OnChain):
         if attempt is not None:
             self._drain(self.pool.nodes[attempt.node_id])
 
+    def _auditor_due(self, audit_id: str) -> None:
+        if audit_id in self.queue and self.requests[audit_id].auditor is not None:
+            self._draw_anew(audit_id)
+
     def _offline_due(self, node_id: int) -> None:
         node = self.pool.nodes[node_id]
         if not node.online:
@@ -151,6 +155,7 @@ class Deadlines(OnChain):
         "orphan": _orphan_due,
         "lifetime": _lifetime_due,
         "audit": _audit_due,
+        "auditor": _auditor_due,
         "offline": _offline_due,
         "return": _return_due,
         "speed": _speed_due,

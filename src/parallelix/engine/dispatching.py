@@ -10,9 +10,11 @@ from parallelix.engine.effects import Answer, Refused
 from parallelix.engine.entities import Attempt, Request
 from parallelix.engine.lifecycle import AttemptState, RequestState
 from parallelix.engine.pool import Node
-from parallelix.engine.queue import Lane, queue_key
+from parallelix.engine.queue import AUDITOR, Lane, queue_key
 from parallelix.engine.verdicts import Missing
 from parallelix.protocol import ids
+
+_DRAW_BYTES = 8
 
 
 class Dispatching(Auditing):
@@ -25,16 +27,28 @@ class Dispatching(Auditing):
         if node is not None:
             self._offer(request, node)
             return
-        if request.request_id in self.queue:
+        if self.queue.lane_of(request.request_id) == request.lane:
             return
+        self.queue.discard(request.request_id)
         self.queue.add(request.request_id, request.lane, self._queue_key(request))
         self._timers.set(request.waiting_since + request.queue_ms, "queue", request.request_id)
         reason = self._held_reason(request)
+        if request.audit_id and reason == "no_capable_node" and self._audits_crowd:
+            self._give_up(request, RequestState.EXPIRED, reason, "no_node")
+            return
         if request.audit_id:
+            if request.auditor is not None:
+                self._timers.set(self._now + self.settings.auditor_wait_ms, "auditor", request.request_id)
             self._log("audit.held", audit_id=request.audit_id, model=request.model, reason=reason)
             return
         self._progress(request, "held", reason=reason)
         self._log("request.held", request_id=request.request_id, model=request.model, reason=reason)
+
+    @property
+    def _audits_crowd(self) -> bool:
+        """Half of the room is for audits that somebody can do: else a requester with a model that one owner alone has
+        could fill all of it, and nothing would be audited any more."""
+        return len(self.audits) > self.settings.audits_open_max // 2
 
     def _place_all(self, units: Iterable[Request]) -> None:
         for unit in units:
@@ -52,11 +66,32 @@ class Dispatching(Auditing):
         return node
 
     def _best_auditor(self, unit: Request) -> Node | None:
+        """The one that was drawn, once it is free. Were it the best fit, or whoever is free, a node could make itself
+        its friend's auditor."""
         barred = self._barred(unit)
-        node = self.pool.match(unit.need, unit.tried_nodes | barred, penalised=False)
-        if node is None and unit.tried_nodes != unit.failed_nodes:
-            return self.pool.match(unit.need, unit.failed_nodes | barred, penalised=False)
-        return node
+        if unit.auditor is None or unit.auditor in unit.failed_nodes | barred or not self._can_audit(unit):
+            unit.auditor = self._draw_auditor(unit, unit.tried_nodes | barred)
+            if unit.auditor is None and unit.tried_nodes != unit.failed_nodes:
+                unit.auditor = self._draw_auditor(unit, unit.failed_nodes | barred)
+        node = None if unit.auditor is None else self.pool.only(unit.auditor, unit.need)
+        # It may be held free for a challenge.
+        return node if node is not None and node.slots_free > 0 else None
+
+    def _can_audit(self, unit: Request) -> bool:
+        return unit.auditor is not None and self.pool.is_capable(unit.auditor, unit.need)
+
+    def _draw_auditor(self, unit: Request, excluded: frozenset[int]) -> int | None:
+        def below(count: int) -> int:
+            return int.from_bytes(self._random(_DRAW_BYTES), "big") % count
+
+        return self.pool.draw(unit.need, excluded, below=below, runtime=unit.runtime)
+
+    def _draw_anew(self, audit_id: str) -> None:
+        """Its auditor is busy for long, or gone: another may be drawn."""
+        unit = self.requests[audit_id]
+        self.queue.discard(audit_id)
+        unit.auditor = None
+        self._place(unit)
 
     def _may_have(self, node: Node, request: Request) -> bool:
         """Whether nothing speaks against the node but its being busy or unable."""
@@ -78,6 +113,7 @@ class Dispatching(Auditing):
 
     def _offer(self, request: Request, node: Node) -> None:
         self.queue.discard(request.request_id)
+        request.auditor = None
         attempt = Attempt(
             attempt_id=ids.attempt_id(ids.fresh_bytes(ids.ATTEMPT_ID_BYTES, self._now, self._random)),
             request_id=request.request_id,
@@ -125,6 +161,7 @@ class Dispatching(Auditing):
         for workload_class, digest, features in self.pool.serves(node):
             for model in self._models_of_digest[digest]:
                 served.setdefault((workload_class, model), []).append(features)
+            served.setdefault((AUDITOR, str(node.node_id)), []).append(features)
 
         def suits(request_id: str) -> bool:
             request = self.requests[request_id]

@@ -34,6 +34,8 @@ class OpenAudit(msgspec.Struct, frozen=True, kw_only=True):
     attempt_id: str
     prepared_from: str = ""
     """Of a prepared audit, whose right answer is known: the audit id that it repeats."""
+    whole: bool = False
+    """The payload is the unit whole."""
 
 
 class PoseChallenge(msgspec.Struct, frozen=True, kw_only=True):

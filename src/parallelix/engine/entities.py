@@ -16,7 +16,7 @@ from parallelix.engine.lifecycle import (
     require_request_transition,
 )
 from parallelix.engine.pool import Need
-from parallelix.engine.queue import Lane
+from parallelix.engine.queue import Lane, auditor_lane
 from parallelix.engine.rows import AttemptRow, AuditRow, KeyRow, RequestRow
 from parallelix.engine.verdicts import Stage
 from parallelix.protocol.work import Usage
@@ -124,6 +124,10 @@ class Request:
     barred_nodes: frozenset[int] = frozenset()
     """The nodes that an audit is about, and `barred_owners` whose they are: none of theirs may have it."""
     barred_owners: frozenset[str] = frozenset()
+    runtime: str = ""
+    """Of an audit: what its executor runs models with. Whoever else does renders a chat alike."""
+    auditor: int | None = None
+    """Of an audit: the node that was drawn for it, which it waits for."""
 
     @property
     def final(self) -> bool:
@@ -132,6 +136,8 @@ class Request:
     @property
     def lane(self) -> Lane:
         need = self.need
+        if self.auditor is not None:
+            return auditor_lane(self.auditor, need.tier, need.features)
         return Lane(
             workload_class=need.workload_class,
             model=self.model,
@@ -232,6 +238,11 @@ class Audit:
     auditor_id: int = -1
     """The first auditor, once it answered; it and the third are nobody while below 0."""
     auditor_attempt_id: str = ""
+    auditor_runtime: str = ""
+    rate_percent: int = 100
+    """That its draw was made at; after a restart it is not known, and taken for the full one."""
+    partial: bool = False
+    """Of a result that was cut off by a cancel."""
     third_id: int = -1
     prepared_from: str = ""
 
@@ -253,6 +264,7 @@ class Audit:
             refunded_wei=str(refunded_wei),
             audit_sequence=sequence,
             prepared_from=self.prepared_from,
+            whole=self.stage == "whole",
         )
 
 

@@ -91,6 +91,8 @@ class ExecutionFacts(msgspec.Struct, frozen=True, kw_only=True):
     """`sampling.draw` under the secret of the attempt's epoch."""
     spot_check: bool = True
     """Whether a few positions of it can be compared; otherwise an audit begins by running it again whole."""
+    has_room: bool = True
+    """Whether the shell can keep what one more audit needs; otherwise it stays unaudited."""
 
 
 class ResultReturned(msgspec.Struct, frozen=True, kw_only=True):

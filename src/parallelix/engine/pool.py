@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from sortedcontainers import SortedList
+from sortedcontainers import SortedList, SortedSet
 
 from parallelix.engine.catalogue import WORKLOAD_CLASSES
 from parallelix.engine.rows import NodeRow
@@ -20,6 +20,8 @@ from parallelix.engine.settings import EngineSettings
 from parallelix.protocol.messages import Manifest, ModelInfo
 from parallelix.protocol.registry import Registration
 
+DRAWS_MAX = 32
+"""Tries to draw somebody who is not excluded; then all are looked through."""
 SPEED_WEIGHT = 0.3
 """How much the newest measurement counts: three or four units forget a cold start."""
 REPUTATION_AT_LAUNCH = 1.0
@@ -52,6 +54,10 @@ def _fits() -> SortedList[Fit]:
     return SortedList()
 
 
+def _ids() -> SortedSet[int]:
+    return SortedSet()
+
+
 @dataclass(slots=True, eq=False)
 class Group:
     """Nodes of one kind. `capable` counts the eligible ones, free or busy; the two lists hold the free ones."""
@@ -61,7 +67,9 @@ class Group:
     tier: int
     context_tokens: int
     features: frozenset[str]
-    capable: set[int] = field(default_factory=set[int])
+    runtime: str
+    capable: SortedSet[int] = field(default_factory=_ids)
+    """In order, so that one can be drawn by chance."""
     unmeasured: OrderedDict[int, None] = field(default_factory=OrderedDict[int, None])
     measured: SortedList[Fit] = field(default_factory=_fits)
 
@@ -106,6 +114,11 @@ class Node:
     measured_at: dict[str, int] = field(default_factory=dict[str, int])
     rejections: deque[int] = field(default_factory=deque[int])
     places: list[tuple[Group, str]] = field(default_factory=list[tuple[Group, str]])
+
+    @property
+    def runtime(self) -> str:
+        """What it runs models with; empty where its manifest does not say."""
+        return self.manifest.runtimes[0].name if self.manifest.runtimes else ""
 
     @property
     def models(self) -> Iterable[ModelInfo]:
@@ -163,7 +176,7 @@ class Pool:
         self._settings = settings
         self._digests = frozenset(digests)
         self._groups: dict[tuple[str, str], list[Group]] = {}
-        self._group_of: dict[tuple[str, str, int, int, frozenset[str]], Group] = {}
+        self._group_of: dict[tuple[str, str, int, int, frozenset[str], str], Group] = {}
         self._penalised: dict[int, Node] = {}
         self.nodes: dict[int, Node] = {}
 
@@ -194,7 +207,9 @@ class Pool:
         for model in node.models:
             if model.digest in self._digests:
                 for workload_class in self._classes(node):
-                    group = self._group(workload_class, model.digest, node.tier, model.context_tokens, model.features)
+                    group = self._group(
+                        workload_class, model.digest, node.tier, model.context_tokens, model.features, node.runtime
+                    )
                     group.capable.add(node.node_id)
                     node.places.append((group, model.digest))
         if node.slots_free > 0:
@@ -251,6 +266,18 @@ class Pool:
         if penalised and all(group.capable <= excluded for group in groups):
             return self._least_bad(need, excluded)
         return None
+
+    def draw(self, need: Need, excluded: frozenset[int], *, below: Callable[[int], int], runtime: str) -> int | None:
+        """One of all eligible nodes that could do it, free or busy, each as likely as another: of those with this
+        `runtime` where there are any. `below(n)` is a random number from 0 to n - 1."""
+        groups = [group for group in self._groups_for(need) if group.suits(need)]
+        alike = [group for group in groups if group.runtime == runtime]
+        drawn = _drawn(alike, excluded, below) if runtime else None
+        return drawn if drawn is not None else _drawn(groups, excluded, below)
+
+    def is_capable(self, node_id: int, need: Need) -> bool:
+        """Whether the node is eligible and could do it, were it free."""
+        return any(node_id in group.capable for group in self._groups_for(need) if group.suits(need))
 
     def could_take(self, node: Node, need: Need) -> bool:
         """Whether the node, with a slot free, is one that `match` might give this unit to. Its class is not looked at:
@@ -358,9 +385,15 @@ class Pool:
         return set(node.manifest.workload_classes).intersection(WORKLOAD_CLASSES)
 
     def _group(
-        self, workload_class: str, digest: str, tier: int, context_tokens: int, features: tuple[str, ...]
+        self,
+        workload_class: str,
+        digest: str,
+        tier: int,
+        context_tokens: int,
+        features: tuple[str, ...],
+        runtime: str,
     ) -> Group:
-        key = (workload_class, digest, tier, context_tokens, frozenset(features))
+        key = (workload_class, digest, tier, context_tokens, frozenset(features), runtime)
         group = self._group_of.get(key)
         if group is None:
             group = Group(
@@ -369,6 +402,7 @@ class Pool:
                 tier=tier,
                 context_tokens=context_tokens,
                 features=key[4],
+                runtime=runtime,
             )
             self._group_of[key] = group
             self._groups.setdefault((workload_class, digest), []).append(group)
@@ -393,8 +427,23 @@ class Pool:
 
     def _forget(self, group: Group) -> None:
         """Every match looks at all groups of its weights, so what nobody is in must not pile up there."""
-        del self._group_of[(group.workload_class, group.digest, group.tier, group.context_tokens, group.features)]
+        kind = (group.workload_class, group.digest, group.tier, group.context_tokens, group.features, group.runtime)
+        del self._group_of[kind]
         self._groups[(group.workload_class, group.digest)].remove(group)
+
+
+def _drawn(groups: Sequence[Group], excluded: frozenset[int], below: Callable[[int], int]) -> int | None:
+    count = sum(len(group.capable) for group in groups)
+    for _ in range(DRAWS_MAX if count else 0):
+        at = below(count)
+        for group in groups:
+            if at < len(group.capable):
+                if group.capable[at] not in excluded:
+                    return group.capable[at]
+                break
+            at -= len(group.capable)
+    left = [node_id for group in groups for node_id in group.capable if node_id not in excluded]
+    return left[below(len(left))] if left else None
 
 
 def _suits(model: ModelInfo, need: Need) -> bool:

@@ -28,13 +28,22 @@ def queue_key(settings: EngineSettings, *, admitted_at: int, priority: Priority,
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lane:
     """Requests that the same nodes can serve wait in one lane. Audits have lanes of their own: none of `barred_owners`
-    may have what waits there."""
+    may have what waits there. Those that wait for one node have its `auditor_lane`, so that nobody else looks at
+    them."""
 
     workload_class: str
     model: str
     tier: int
     features: frozenset[str]
     barred_owners: frozenset[str] = frozenset()
+
+
+AUDITOR = "auditor"
+"""In the place of a workload class: audits that wait for one node."""
+
+
+def auditor_lane(node_id: int, tier: int, features: frozenset[str]) -> Lane:
+    return Lane(workload_class=AUDITOR, model=str(node_id), tier=tier, features=features)
 
 
 class Queue:
@@ -68,6 +77,11 @@ class Queue:
         if not waiting:
             del self._lanes[lane]
             self._of_model[(lane.workload_class, lane.model)].discard(lane)
+
+    def lane_of(self, request_id: str) -> Lane | None:
+        """Where it waits; None where it does not."""
+        found = self._entries.get(request_id)
+        return found[0] if found is not None else None
 
     def position(self, request_id: str) -> int:
         """How many of its lane stand before it."""

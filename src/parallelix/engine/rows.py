@@ -290,6 +290,8 @@ class AuditRow(Row, frozen=True, kw_only=True):
     """Of the audit's record; -1 while there is none."""
     prepared_from: str = ""
     """The audit that this one repeats in order to test its auditor; such a one has no record."""
+    whole: bool = False
+    """The unit is run again whole, since nothing in it can be compared."""
 
 
 class NodeTrustRow(Row, frozen=True, kw_only=True):

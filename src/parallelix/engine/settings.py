@@ -74,6 +74,9 @@ class EngineSettings:
     """Audits to pass for the next lower rate."""
     audit_queue_ms: int = 10 * MINUTE_MS
     """How long an audit waits for a second node, or a third; then its execution is recorded as unaudited."""
+    auditor_wait_ms: int = 2 * MINUTE_MS
+    """How long an audit waits for the node that was drawn for it while that is busy; then it draws again. Longer than
+    most units run, so that being free is of little use to who wants to audit its friends."""
     audit_deadline_ms: int = 60 * SECOND_MS
     """A few short prefills, and perhaps a model to load."""
     audit_attempts_max: int = 6

@@ -209,7 +209,7 @@ class State:
         """Whether the timer still has something to do. False only where its handler would do nothing."""
         _, _, kind, subject = timer
         match kind:
-            case "queue":
+            case "queue" | "auditor":
                 return subject in self.queue
             case "lifetime":
                 return subject in self.requests

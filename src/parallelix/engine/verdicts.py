@@ -1,6 +1,7 @@
 """What follows from the answers to an audit: one table. Whatever is not in it cannot happen; asking for it raises.
 
 first       the executor's result against the first auditor's answer
+second      against another's, where the first found nothing that it could compare: that is one node's word
 whole       the unit run again whole, where nothing in it could be compared; `unauditable` where nothing in the second
             run can be compared either, so that the request is like that and not its executor
 third       against a third node's answer, and that against the first auditor's
@@ -16,8 +17,9 @@ import msgspec
 from parallelix.protocol.records import Verdict
 from parallelix.protocol.spot_check import Finding, Outcome
 
-Stage: TypeAlias = Literal["first", "whole", "third", "prepared"]
-Answered: TypeAlias = Literal["agree", "disagree", "unusable", "unauditable"]
+Stage: TypeAlias = Literal["first", "second", "whole", "third", "prepared"]
+Answered: TypeAlias = Literal["agree", "disagree", "unusable", "unauditable", "other_runtime"]
+"""other_runtime: the two differ, and run models with what may render a chat otherwise: nobody's doing."""
 Missing: TypeAlias = Literal["no_node", "no_answer"]
 """No node could be asked in time; or none of those that were asked has answered."""
 
@@ -42,6 +44,10 @@ class Ends(msgspec.Struct, frozen=True, kw_only=True):
     flagged: bool = False
 
 
+class AskSecond(msgspec.Struct, frozen=True):
+    """Another node, of neither owner, is asked for the same."""
+
+
 class AskThird(msgspec.Struct, frozen=True):
     """Another node, of neither owner, decides between the two."""
 
@@ -50,12 +56,13 @@ class RunWhole(msgspec.Struct, frozen=True):
     """The unit is run again whole; equal results acquit."""
 
 
-Ruling: TypeAlias = Ends | AskThird | RunWhole
+Ruling: TypeAlias = Ends | AskSecond | AskThird | RunWhole
 
 _AGREES = Ends(verdict="agree", executor="good", auditor="good", comparable="good")
 _EQUAL = Ends(verdict="agree", executor="good", auditor="good")
 _DIFFERS = Ends(verdict="inconclusive", reason="unauditable", comparable="bad")
-_UNAUDITABLE = Ends(verdict="inconclusive", reason="unauditable")
+UNAUDITABLE = Ends(verdict="inconclusive", reason="unauditable")
+_OTHER_RUNTIME = Ends(verdict="inconclusive", reason="other_runtime")
 _OVERRULED = Ends(verdict="agree", reason="auditor_overruled", executor="good", auditor="bad", comparable="good")
 _OVERTURNED = Ends(verdict="disagree", executor="bad", auditor="good", comparable="good")
 
@@ -67,13 +74,21 @@ def _undecided(reason: str) -> Ends:
 TABLE: dict[tuple[Stage, Answered | Missing, Outcome | None], Ruling] = {
     ("first", "agree", None): _AGREES,
     ("first", "disagree", None): AskThird(),
-    ("first", "unusable", None): RunWhole(),
+    ("first", "unusable", None): AskSecond(),
+    ("second", "agree", None): _AGREES,
+    ("second", "disagree", None): AskThird(),
+    ("second", "unusable", None): RunWhole(),
+    ("second", "other_runtime", None): _OTHER_RUNTIME,
+    ("second", "no_node", None): UNAUDITABLE,
+    ("second", "no_answer", None): UNAUDITABLE,
+    ("first", "other_runtime", None): _OTHER_RUNTIME,
+    ("whole", "other_runtime", None): _OTHER_RUNTIME,
     ("first", "no_node", None): Ends(verdict="unaudited", reason="no_second_node"),
     ("first", "no_answer", None): Ends(verdict="unaudited", reason="no_answer"),
     ("whole", "agree", None): _EQUAL,
     ("whole", "disagree", None): AskThird(),
     ("whole", "unusable", None): _DIFFERS,
-    ("whole", "unauditable", None): _UNAUDITABLE,
+    ("whole", "unauditable", None): UNAUDITABLE,
     ("whole", "no_node", None): Ends(verdict="inconclusive", reason="no_second_node"),
     ("whole", "no_answer", None): Ends(verdict="inconclusive", reason="no_answer"),
     ("third", "agree", "disagree"): _OVERRULED,
@@ -105,8 +120,10 @@ TABLE: dict[tuple[Stage, Answered | Missing, Outcome | None], Ruling] = {
 }
 
 
-def answered(stage: Stage, finding: Finding) -> Answered:
-    """What a finding is in the table."""
+def answered(stage: Stage, finding: Finding, *, alike: bool) -> Answered:
+    """What a finding is in the table. `alike`: the two nodes surely render a request alike."""
+    if not alike and (finding.outcome == "disagree" or (stage == "whole" and finding.outcome == "unusable")):
+        return "other_runtime" if stage in ("first", "second", "whole") else "unusable"
     return "unauditable" if stage == "whole" and finding.reason == RERUN_UNAUDITABLE else finding.outcome
 
 

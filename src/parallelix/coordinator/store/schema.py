@@ -426,6 +426,7 @@ audits = Table(
     _text("refunded_wei"),
     _whole("audit_sequence"),
     _text("prepared_from"),
+    _flag("whole"),
     Index("audits_request_id", "request_id"),
     Index("audits_open", "opened_at", sqlite_where=text(OPEN_AUDIT), postgresql_where=text(OPEN_AUDIT)),
     sqlite_strict=True,

@@ -11,6 +11,7 @@ branch_labels = None
 depends_on = None
 
 WHOLE = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+FLAG = sa.Boolean().with_variant(sa.Integer(), "sqlite")
 OPEN_AUDIT = sa.text("verdict = ''")
 
 
@@ -34,6 +35,7 @@ def upgrade() -> None:
         sa.Column("refunded_wei", sa.Text(), nullable=False),
         sa.Column("audit_sequence", WHOLE, nullable=False),
         sa.Column("prepared_from", sa.Text(), nullable=False),
+        sa.Column("whole", FLAG, nullable=False),
         sa.ForeignKeyConstraint(["request_id"], ["requests.request_id"], name="audits_request_id_fkey"),
         sa.PrimaryKeyConstraint("audit_id", name="audits_pkey"),
         sqlite_strict=True,
