@@ -105,8 +105,8 @@ class Auditors:
         (found,) = (audit_id for audit_id, audit in self.engine.audits.items() if audit.prepared_from)
         return found
 
-    async def create(self, **options: Any) -> str:
-        message = ChatMessage(role="user", content=f"say so, {next(self._numbers)} times")
+    async def create(self, *, more: str = "", **options: Any) -> str:
+        message = ChatMessage(role="user", content=f"say so, {next(self._numbers)} times{more}")
         body = CreateRequest(model=MODEL, messages=(message,), temperature=0.0, **options)
         created = await self.coordinator.create(self.key, spec.from_create(body), attached=False)
         return created.request_id

@@ -13,6 +13,7 @@ import pytest
 from auditing_scene import (
     OFFSETS,
     TEXT,
+    WORDS,
     Auditors,
     audited,
     auditors,
@@ -113,6 +114,10 @@ def above_zero(entries: list[Entry]) -> list[Entry]:
 
 def above_one(entries: list[Entry]) -> list[Entry]:
     return [Entry("x", math.log(0.9), (("x", math.log(0.9)), ("y", math.log(0.9)))), *entries[1:]]
+
+
+def without_numbers(entries: list[Entry]) -> list[Entry]:
+    return [Entry("", None, ()) for _ in entries]
 
 
 def too_few_counts(unit: Opened) -> dict[str, Any]:
@@ -302,15 +307,44 @@ async def test_an_auditor_that_copies_what_it_is_shown_is_marked(tmp_path: Path)
 async def test_what_cannot_be_compared_is_run_again_whole_and_equal_bytes_acquit(tmp_path: Path) -> None:
     async with auditors(tmp_path, hand_nodes(3)) as scene:
         _, request_id = await scene.executed()
-        node, unit = await scene.auditing(request_id)
-        blind = with_entries(unit, lambda entries: [Entry("", None, ()) for _ in entries])
-        await scene.answer(node, unit, blind)
+        first, unit = await scene.auditing(request_id)
+        await scene.answer(first, unit, with_entries(unit, without_numbers))
+        second, unit = await scene.auditing(request_id)
+        await scene.answer(second, unit, with_entries(unit, without_numbers))
         whole_node, whole = await scene.auditing(request_id)
         assert payload_of(whole).probes is None
         assert whole.secrets.content_key != unit.secrets.content_key
         await scene.answer(whole_node, whole, executed())
         view = await scene.view(request_id)
         assert (view.audit, view.audit_reason) == ("agree", "equal")
+
+
+async def test_one_auditors_word_that_nothing_can_be_compared_is_not_enough(tmp_path: Path) -> None:
+    async with auditors(tmp_path, hand_nodes(3)) as scene:
+        executor, request_id = await scene.executed()
+        liar, unit = await scene.auditing(request_id)
+        await scene.answer(liar, unit, with_entries(unit, without_numbers))
+        second = await scene.audit(request_id)
+        assert len({executor.node_id, liar.node_id, second.node_id}) == 3
+        assert (await scene.view(request_id)).audit == "agree"
+        assert scene.engine.trust.of(executor.node_id).unusable_millinats == 0
+
+
+async def test_what_was_run_whole_is_run_whole_after_a_restart(tmp_path: Path) -> None:
+    """And is put to no other auditor as one whose answer is known: nobody knows it."""
+    nodes = hand_nodes(3)
+    bare = executed() | {"entries": work.encode_entries([Entry(word, None, ()) for word in WORDS])}
+    async with auditors(tmp_path, nodes, prepared_percent=100) as scene:
+        request_id = await scene.create()
+        executor, unit = await scene.taken(request_id)
+        await scene.answer(executor, unit, bare)
+    async with auditors(tmp_path, nodes, prepared_percent=100) as scene:
+        auditor, unit = await scene.auditing(request_id)
+        assert payload_of(unit).probes is None
+        await scene.answer(auditor, unit, bare)
+        view = await scene.view(request_id)
+        assert (view.audit, view.audit_reason) == ("agree", "equal")
+        assert not scene.engine.audits
 
 
 async def test_work_whose_answer_was_rejected_is_not_handed_out_again(tmp_path: Path) -> None:
@@ -332,3 +366,24 @@ async def test_work_whose_answer_was_rejected_is_not_handed_out_again(tmp_path: 
             inbox = scene.coordinator.mailbox(node.node_id).take(9, later)
             handed_out = {each.attempt_id for each in inbox.work} if inbox is not None else set[str]()
             assert unit.unit.attempt_id not in handed_out
+
+
+async def test_no_more_text_is_kept_for_audits_than_there_is_room_for(tmp_path: Path) -> None:
+    async with auditors(tmp_path, hand_nodes(1), open_payload_bytes_max=2**20) as scene:
+        request_ids: list[str] = []
+        while not request_ids or (await scene.view(request_ids[-1])).audit == "pending":
+            request_ids.append(await scene.create(more=30_000 * "!"))
+            node, unit = await scene.taken(request_ids[-1])
+            await scene.answer(node, unit, executed())
+            assert len(request_ids) < 20
+        last = await scene.view(request_ids[-1])
+        assert (last.audit, last.audit_reason) == ("unaudited", "too_many_open")
+        assert 2**20 < scene.coordinator.auditing.held_bytes < 2**20 + 200_000
+
+
+async def test_room_that_an_audit_took_is_given_back(tmp_path: Path) -> None:
+    async with auditors(tmp_path, hand_nodes(2)) as scene:
+        _, request_id = await scene.executed()
+        assert scene.coordinator.auditing.held_bytes > 1000
+        await scene.audit(request_id)
+        assert scene.coordinator.auditing.held_bytes == 0

@@ -188,6 +188,23 @@ def test_what_nobody_can_audit_leaves_room_for_what_somebody_can() -> None:
     assert world.audit(request_id).unit.open_attempt is not None
 
 
+@pytest.mark.parametrize("asked", ["whole", "third"])
+def test_what_is_run_whole_is_so_after_a_restart(asked: str) -> None:
+    world = World(audited=True, prepared_percent=0)
+    world.fund()
+    world.issue_key()
+    for node_id in range(1, 5):
+        world.attach(node_id)
+    request_id = world.work(spot_check=False)
+    if asked == "third":
+        world.answer_audit(world.audit(request_id).audit_id, "disagree", reason="base_tokens")
+    assert world.audit(request_id).stage == asked
+    world.restart()
+    audit = world.audit(request_id)
+    assert audit.stage == "whole" and audit.unit.need.features.isdisjoint({"probe"})
+    assert [each.whole for each in world.effects if isinstance(each, effects.OpenAudit)] == [True, True]
+
+
 def test_an_audit_waits_for_a_node_that_is_held_for_a_challenge() -> None:
     world = World(audited=True, prepared_percent=0)
     world.fund()
@@ -414,16 +431,23 @@ def test_an_audit_waits_for_who_was_drawn_and_draws_again_when_that_takes_long()
 
 
 def test_a_runtime_that_renders_chats_its_own_way_accuses_nobody() -> None:
-    for kind, reason in (("chat", "other_runtime"), ("completion", "of_it")):
+    cases = (
+        ("chat", "llama_cpp", "base_tokens", True),
+        ("chat", "llama_cpp", "distance", False),
+        ("chat", "made_up", "base_tokens", False),
+        ("completion", "llama_cpp", "base_tokens", False),
+    )
+    for kind, runtime, reason, excused in cases:
         world = network(1)
         request_id = world.ask(kind=kind)
-        world.attach(2, runtime="llama_cpp")
+        world.attach(2, runtime=runtime)
         world.complete(world.attempt_of(request_id))
-        world.answer_audit(world.audit(request_id).audit_id, "disagree", reason="of_it")
-        if kind == "chat":
-            assert (world.audit_row(request_id).verdict, world.audit_row(request_id).reason) == ("inconclusive", reason)
+        world.answer_audit(world.audit(request_id).audit_id, "disagree", reason=reason)
+        if excused:
+            row = world.audit_row(request_id)
+            assert (row.verdict, row.reason) == ("inconclusive", "other_runtime") and not world.logged("node.marked")
         else:
-            assert world.audit(request_id).stage == "third", "a prompt is nobody's to render"
+            assert world.audit(request_id).stage == "third", (kind, runtime, reason)
 
 
 def test_an_auditor_with_the_executors_runtime_is_drawn_where_there_is_one() -> None:

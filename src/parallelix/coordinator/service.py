@@ -572,6 +572,8 @@ class Coordinator(Reading):
         facts = msgspec.structs.replace(verdict.facts, draw=draw)
         if not self.engine.draws(attempt.attempt_id, draw):
             return facts
+        if self.auditing.held_bytes > self.settings.open_payload_bytes_max:
+            return msgspec.structs.replace(facts, has_room=False)
         opened = envelope.open_payload(
             live.payload.sealed, unit_id=live.request_id, content_key=live.payload.content_key
         )

@@ -26,6 +26,7 @@ from parallelix.engine.verdicts import (
     RunWhole,
     Stage,
     answered,
+    rendered_otherwise,
     ruling,
 )
 from parallelix.protocol import ids, sampling
@@ -34,8 +35,8 @@ from parallelix.protocol.spot_check import PROBES_DEFAULT
 
 _POSITIONS = PROBES_DEFAULT + 1
 _PERCENT_BYTES = 4
-RENDERING_RUNTIMES = frozenset({"ollama", "llama_cpp", "openai"})
-"""Those that are known to have templates of their own. A name that nobody knows excuses nothing."""
+RENDERING_RUNTIMES = frozenset({"ollama", "llama_cpp"})
+"""Those that have templates of their own. A name that nobody knows excuses nothing."""
 UNUSABLE_WORDS_MAX = 20_000
 """Pairs of a node and an account of one day, near 200 bytes each. Who fills it lets words count again, each of which
 costs a request of another account."""
@@ -118,6 +119,7 @@ class Auditing(Settling):
             opened_at=self._now,
             stage=stage,
             rate_percent=rate,
+            whole=stage == "whole",
             partial=attempt.state is AttemptState.CANCELLED,
             unit=self._unit(audit_id, request, attempt.model_digest, attempt.node_id, whole=stage == "whole"),
         )
@@ -142,6 +144,7 @@ class Auditing(Settling):
             opened_at=row.opened_at,
             prepared_from=row.prepared_from,
             stage="whole" if row.whole else "first",
+            whole=row.whole,
             partial=executed.state is AttemptState.CANCELLED,
             unit=self._unit(row.audit_id, request, executed.model_digest, executed.node_id, whole=row.whole),
         )
@@ -206,7 +209,7 @@ class Auditing(Settling):
                 request_id=audit.request.request_id,
                 attempt_id=audit.attempt_id,
                 prepared_from=audit.prepared_from,
-                whole=audit.stage == "whole",
+                whole=audit.whole,
             )
         )
         self._timers.set(self._now + self._audit_life_ms(audit), "audit", audit.audit_id)
@@ -236,7 +239,8 @@ class Auditing(Settling):
         audit.unit.become(RequestState.VALIDATING, now=self._now)
         outcome = answered(audit.stage, finding, alike=self._alike(audit, audit.unit.runtime, attempt.node_id))
         between = third.outcome if third is not None else None
-        if between == "disagree" and not self._alike(audit, audit.auditor_runtime, attempt.node_id):
+        differently = third is not None and rendered_otherwise(third)
+        if differently and not self._alike(audit, audit.auditor_runtime, attempt.node_id):
             between = "unusable"
         if audit.stage != "third":
             audit.auditor_runtime = self._runtime_of(attempt.node_id)
@@ -276,7 +280,7 @@ class Auditing(Settling):
     def _next_stage(self, audit: Audit, follows: AskSecond | AskThird | RunWhole) -> Request:
         unit = audit.unit
         if isinstance(follows, RunWhole):
-            audit.stage = "whole"
+            audit.stage, audit.whole = "whole", True
             unit.need = self._audit_need(audit.request.need, audit.model_digest, unit.kind, whole=True)
             unit.completion_tokens_max = unit.need.tokens
             # Who found nothing to compare may run it all the same.

@@ -241,6 +241,8 @@ class Audit:
     auditor_runtime: str = ""
     rate_percent: int = 100
     """That its draw was made at; after a restart it is not known, and taken for the full one."""
+    whole: bool = False
+    """Its unit is run again whole, by the first auditor and by whoever comes after."""
     partial: bool = False
     """Of a result that was cut off by a cancel."""
     third_id: int = -1
@@ -264,7 +266,7 @@ class Audit:
             refunded_wei=str(refunded_wei),
             audit_sequence=sequence,
             prepared_from=self.prepared_from,
-            whole=self.stage == "whole",
+            whole=self.whole,
         )
 
 

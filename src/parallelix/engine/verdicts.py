@@ -19,11 +19,14 @@ from parallelix.protocol.spot_check import Finding, Outcome
 
 Stage: TypeAlias = Literal["first", "second", "whole", "third", "prepared"]
 Answered: TypeAlias = Literal["agree", "disagree", "unusable", "unauditable", "other_runtime"]
-"""other_runtime: the two differ, and run models with what may render a chat otherwise: nobody's doing."""
+"""other_runtime: they count the prompt's tokens otherwise, and run models with what renders chats its own way: that may
+be nobody's doing."""
 Missing: TypeAlias = Literal["no_node", "no_answer"]
 """No node could be asked in time; or none of those that were asked has answered."""
 
 
+BASE_TOKENS = "base_tokens"
+"""The reason of a finding by which the two had different prompts before them."""
 RERUN_UNAUDITABLE = "rerun_unauditable"
 """The reason of a finding by which a second run cannot be compared either."""
 
@@ -120,9 +123,14 @@ TABLE: dict[tuple[Stage, Answered | Missing, Outcome | None], Ruling] = {
 }
 
 
+def rendered_otherwise(finding: Finding) -> bool:
+    """Whether all that the two differ in is how many tokens the prompt has."""
+    return finding.outcome == "disagree" and finding.reason == BASE_TOKENS
+
+
 def answered(stage: Stage, finding: Finding, *, alike: bool) -> Answered:
     """What a finding is in the table. `alike`: the two nodes surely render a request alike."""
-    if not alike and (finding.outcome == "disagree" or (stage == "whole" and finding.outcome == "unusable")):
+    if not alike and rendered_otherwise(finding):
         return "other_runtime" if stage in ("first", "second", "whole") else "unusable"
     return "unauditable" if stage == "whole" and finding.reason == RERUN_UNAUDITABLE else finding.outcome
 
