@@ -427,7 +427,7 @@ class NetworkMachine(RuleBasedStateMachine):
                 assert free is None or not engine.pool.is_capable(free.node_id, request.need), "its auditor is free"
             else:
                 barred = engine._barred(request) | request.failed_nodes  # pyright: ignore[reportPrivateUsage]
-                assert not engine.pool.any_capable(request.need, barred, penalised=False), "nobody was drawn"
+                assert not engine.pool.has_free_slot(request.need, barred), "nobody was drawn"
 
     @invariant()
     def what_happened_is_counted(self) -> None:

@@ -50,7 +50,6 @@ class OnChain(Nodes):
         self.liveness.advance(event.last_time)
         self._release_clearances(event.last_time)
         self._rows.append(self.mirror.cursor_row())
-        self._rows.extend(self.mirror.take_rows())
         return None
 
     def _take_fact(self, fact: ChainFact, *, day: int) -> None:

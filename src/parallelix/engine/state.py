@@ -226,7 +226,13 @@ class State:
                 return True
 
     def _take_step(self, answer: Answer) -> Step:
-        rows = (*self._rows, *self.ledger.take_rows(), *self.liveness.take_rows(), *self.trust.take_rows())
+        rows = (
+            *self._rows,
+            *self.ledger.take_rows(),
+            *self.mirror.take_rows(),
+            *self.liveness.take_rows(),
+            *self.trust.take_rows(),
+        )
         step = Step(rows=rows, effects=tuple(self._effects), answer=answer)
         self._rows.clear()
         self._effects.clear()
