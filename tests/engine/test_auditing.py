@@ -205,6 +205,20 @@ def test_what_is_run_whole_is_so_after_a_restart(asked: str) -> None:
     assert [each.whole for each in world.effects if isinstance(each, effects.OpenAudit)] == [True, True]
 
 
+def test_a_slot_goes_to_the_next_audit_where_the_first_drew_another_node() -> None:
+    for seed in range(12):
+        world = World(audited=True, prepared_percent=0, seed=seed)
+        world.fund()
+        world.issue_key()
+        world.attach(1)
+        request_ids = [world.work() for _ in range(3)]
+        world.attach(2)
+        world.attach(3)
+        units = [world.audit(request_id).unit for request_id in request_ids]
+        undrawn = [unit for unit in units if unit.open_attempt is None and unit.auditor is None]
+        assert world.engine.pool.nodes[3].reserved or not undrawn
+
+
 def test_an_audit_waits_for_a_node_that_is_held_for_a_challenge() -> None:
     world = World(audited=True, prepared_percent=0)
     world.fund()

@@ -173,16 +173,22 @@ class Dispatching(Auditing):
             """Thousands of audits may wait for another owner: they must not stand in the way of what it can serve."""
             return not lane.barred_owners or not (node.penalised or owner in lane.barred_owners)
 
-        waiting = self.queue.first(
-            served,
-            tier=node.tier,
-            wanted=node.slots_free,
-            scanned_max=self.settings.drain_scan_max,
-            suits=suits,
-            open_to=open_to,
-        )
-        for request_id in waiting:
-            self._place(self.requests[request_id])
+        moved = True
+        while moved and node.slots_free > 0:
+            waiting = self.queue.first(
+                served,
+                tier=node.tier,
+                wanted=node.slots_free,
+                scanned_max=self.settings.drain_scan_max,
+                suits=suits,
+                open_to=open_to,
+            )
+            moved = False
+            for request_id in waiting:
+                lane = self.queue.lane_of(request_id)
+                self._place(self.requests[request_id])
+                # An audit may have drawn another node, for which it waits now: the slot is there for the next.
+                moved = moved or self.queue.lane_of(request_id) != lane
 
     def _drain_penalised(self) -> None:
         """A node went: where it was the last good one, the least bad serve what waits."""
