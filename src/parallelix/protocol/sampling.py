@@ -5,7 +5,8 @@
     drawn       draw < rate / 100 × 2^64, with the rate in percent that the execution's record states
 
 The node makes the salt of its commitment and signs it with the result, so it cannot look for one that is not drawn; the
-coordinator is bound to the secret before it sees any commitment, so it cannot choose either.
+coordinator is bound to the secret before it sees any commitment. What a dishonest one can choose still, which of two
+open epochs a record names and which results it records at all, shows in how much is drawn (`audit_log`).
 """
 
 from __future__ import annotations
