@@ -31,6 +31,10 @@ POINTS: Mapping[str, int] = {
     "liveness.begun": 2,
     "liveness.final": 2,
     "clearance.granted": 2,
+    "sampling.begun": 1,
+    "sampling.final": 1,
+    "epoch.began": 1,
+    "epoch.revealed": 1,
 }
 """Each point, and after how many passes at most a process dies there: a span is read many times a second."""
 CLEARANCE_POINT = "clearance.granted"

@@ -109,8 +109,10 @@ class ChainStage:
             "chain_id": CHAIN_ID,
             "deployment_file": str(self.world.deployment_path),
             "rpc_url": self.world.anvil.url,
-            # One node alone has no auditor.
-            "audits": False,
+            # One node alone has no auditor: what is drawn is recorded as unaudited, and charged then.
+            "audits": True,
+            "epoch_seconds": 2.0,
+            "audit_queue_seconds": 0.5,
         }
         (self.coordinator_folder / "coordinator.toml").write_text(tomli_w.dumps({**place, **self._settings}))
         (self.coordinator_folder / "catalogue.toml").write_text(
@@ -162,7 +164,13 @@ class ChainStage:
     async def start(self) -> None:
         """Starts a coordinator, and returns when it is ready. Raises `ProcessError`."""
         self.bear()
-        await self.until("the coordinator is ready", self._is_ready, seconds=START_SECONDS)
+
+        async def holds() -> bool:
+            # Its first epoch begins when the commitment is confirmed, and nobody else makes blocks yet.
+            self.world.mine(1)
+            return await self._is_ready()
+
+        await self.until("the coordinator is ready", holds, seconds=START_SECONDS)
 
     def start_node(self) -> None:
         place = [str(self.seat.home), str(self.seat.node_id), self.seat.coordinator_url]

@@ -959,7 +959,7 @@ def test_a_node_that_cannot_take_a_challenge_now_is_not_given_one() -> None:
     scene.step(challenge(1))
     for node_id in (1, 2, 3):
         answer = scene.step(challenge(node_id))
-        assert isinstance(answer, effects.Refused) and answer.code == "node_busy", node_id
+        assert isinstance(answer, effects.Refused) and answer.code == "overloaded", node_id
     assert len(scene.challenges()) == 1
 
 
@@ -968,7 +968,7 @@ def test_a_node_has_one_challenge_at_a_time_however_many_slots() -> None:
     scene.join(1, overruns, slots=4)
     scene.step(challenge(1))
     answer = scene.step(challenge(1))
-    assert isinstance(answer, effects.Refused) and answer.code == "node_busy"
+    assert isinstance(answer, effects.Refused) and answer.code == "overloaded"
 
 
 def test_a_challenge_reaches_a_benched_node_beside_good_ones() -> None:

@@ -13,6 +13,7 @@ REASONS = {
     "too_many_open": "too many audits were open",
     "no_answer": "no node gave a usable answer",
     "unauditable": "nothing in the answer could be compared",
+    "other_runtime": "the second node's runtime renders chats its own way",
     "both_upheld": "a third node agrees with both that differ",
     "neither_upheld": "a third node agrees with neither",
     "third_unusable": "a third node's answer could not be compared",

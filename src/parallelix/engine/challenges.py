@@ -132,7 +132,7 @@ class Challenges(Admission):
         """A challenge waits in no queue: the node is free for it now, or is asked another time."""
         assert event.only_node is not None and event.account == ACCOUNT and not event.key_id, event
         if self._asking_of(event.only_node).request_id or self.pool.only(event.only_node, need) is None:
-            return Refused(code="node_busy", message=f"node {event.only_node} cannot take a challenge now")
+            return Refused(code="overloaded", message=f"node {event.only_node} cannot take a challenge now")
         return self._room_refusal(event.account)
 
     def _challenge_began(self, request: Request) -> None:
