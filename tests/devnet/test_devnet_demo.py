@@ -97,8 +97,8 @@ def test_prompts_differ_and_some_are_long() -> None:
 
 
 CLAIMS = (
-    "sign-in", "deposit", "anchor", "receipts", "audits", "settlement", "rewards", "claim", "impostor", "unstake", "stake",
-    "withdrawal",
+    "sign-in", "deposit", "anchor", "receipts", "audits", "settlement", "rewards", "claim", "impostor", "unstake",
+    "stake", "withdrawal",
 )  # fmt: skip
 
 
