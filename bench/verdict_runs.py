@@ -117,12 +117,13 @@ def honest_life(
 
 def _apply(trust: Trust, outcome: Outcome, *, counts: bool = True) -> bool:
     """As the engine does with a verdict: the rate first, then the evidence. Whether it convicts."""
+    rate_percent = trust.rate_percent(NODE)
     if counts:
         node = trust.of(NODE)
         node.passes = node.passes + 1 if outcome.passed else 0
     convicted = False
     for role, bad in outcome.marks:
-        convicted |= trust.observe(NODE, role, against=bad)
+        convicted |= trust.observe(NODE, role, against=bad, rate_percent=rate_percent)
     return convicted
 
 

@@ -33,5 +33,5 @@ async def test_the_whole_path_on_postgresql(tmp_path: Path, postgresql_url: str)
             assert (view.state, view.result and view.result.text) == ("completed", PROMPT)
             receipt = msgspec.convert(await client.get(f"/v1/requests/{request_id}/receipt"), receipts.Receipt)
             checks = {name: holds for name, holds, _ in receipts.verify(receipt)}
-            assert checks == {"record": True, "coordinator": True, "batch": True}
+            assert checks == {"record": True, "coordinator": True, "batch": True, "audit": True}
     assert not audit(read_books(postgresql_url), acknowledged)

@@ -392,9 +392,8 @@ class Auditing(Settling):
             self._count(audit.node_id, ends)
         if ends.executor == "bad":
             self._tell(audit.node_id, audit.attempt_id, request.request_id, f"audit_disagreed: {reason}")
-        if ends.executor == "bad" or (ends.executor and audit.rate_percent <= self.settings.sampling_floor_percent):
-            # How a node does while most of its work is looked at says nothing of how it does when it is not.
-            self._weigh(audit.node_id, "executor", bad=ends.executor == "bad")
+        if ends.executor:
+            self._weigh(audit.node_id, "executor", bad=ends.executor == "bad", rate_percent=audit.rate_percent)
         if ends.comparable == "good" or (ends.comparable and self._first_word(audit.node_id, request.account)):
             self._weigh(audit.node_id, "unusable", bad=ends.comparable == "bad")
         if ends.auditor == "bad":
@@ -429,8 +428,8 @@ class Auditing(Settling):
         words[node_id, account] = self._now
         return True
 
-    def _weigh(self, node_id: int, role: Role, *, bad: bool) -> None:
-        convicted = self.trust.observe(node_id, role, against=bad)
+    def _weigh(self, node_id: int, role: Role, *, bad: bool, rate_percent: int = 0) -> None:
+        convicted = self.trust.observe(node_id, role, against=bad, rate_percent=rate_percent)
         if bad:
             millinats = self.trust.of(node_id).millinats(role)
             self._log("node.marked", node_id=str(node_id), role=role, millinats=millinats)

@@ -86,13 +86,14 @@ class EngineSettings:
     """ln(p1/p0) of the test of executors, and of that of auditors. H0: of an honest node six audits in a thousand end
     against it, three times the worst allowed for. H1: 12 in a hundred, which is below what one cheat in five leaves."""
     agreement_millinats: int = 120
-    """ln((1-p0)/(1-p1)): what an audit that was passed takes back. With one in 26 against it evidence stays level."""
+    """ln((1-p0)/(1-p1)): what an audit that was passed takes back; half of it where the draw was made
+    above the floor. With one in 26 against it evidence stays level."""
     unusable_millinats: int = 2_520
     """The same of results in which nothing can be compared, and that come out otherwise when they are run again: two in
     a hundred against 25. At one in eleven evidence stays level."""
     usable_millinats: int = 252
-    conviction_millinats: int = 15_120
-    """Six disagreements, with a couple of dozen passes between them; never five. Of a hundred million honest nodes one
+    conviction_millinats: int = 18_120
+    """Seven disagreements, with a couple of dozen passes between them; never six. Of a hundred million honest nodes one
     comes there within 10,000 requests; who cheats is sampled at 100 % from the first of them on."""
     prepared_percent: int = 5
     """Of the audits that agreed, how many are put to another auditor as one whose answer is known."""

@@ -26,8 +26,9 @@ class Evidence:
     in_favour: int
     bound: int
 
-    def after(self, millinats: int, *, against: bool) -> int:
-        return max(0, millinats + self.against) if against else max(0, millinats - self.in_favour)
+    def after(self, millinats: int, *, against: bool, share: float = 1.0) -> int:
+        """`share` is how much a pass counts."""
+        return max(0, millinats + self.against) if against else max(0, millinats - round(self.in_favour * share))
 
 
 def evidence_of(settings: EngineSettings, role: Role) -> Evidence:
@@ -133,10 +134,13 @@ class Trust:
             floor_percent=self._settings.sampling_floor_percent,
         )
 
-    def observe(self, node_id: int, role: Role, *, against: bool) -> bool:
-        """Takes in one observation; gives whether the node is convicted by it."""
+    def observe(self, node_id: int, role: Role, *, against: bool, rate_percent: int = 0) -> bool:
+        """Takes in one observation, of a result that was drawn at this rate; gives whether the node is convicted by it.
+
+        What an executor does well while most of its work is looked at says less of how it does when it is not: half."""
         trust, evidence = self.of(node_id), evidence_of(self._settings, role)
-        after = evidence.after(trust.millinats(role), against=against)
+        expected = role == "executor" and rate_percent > self._settings.sampling_floor_percent
+        after = evidence.after(trust.millinats(role), against=against, share=0.5 if expected else 1.0)
         if role == "executor":
             trust.executor_millinats = after
         elif role == "auditor":
