@@ -48,5 +48,6 @@ async def test_a_prompt_is_answered_by_a_real_ollama_and_leaves_a_receipt(
         "record": True,
         "coordinator": True,
         "batch": True,
+        "audit": True,
     }
     assert receipt.record.model_digest == digest
