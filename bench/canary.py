@@ -59,6 +59,9 @@ TOKENS = (
 )  # fmt: skip
 """What the environment of somebody who runs models is full of."""
 SETTINGS: dict[str, Any] = {
+    "audits": True,
+    "audit_queue_seconds": 5.0,
+    "epoch_seconds": 5.0,
     "batch_seconds": 0.5,
     "heartbeat_seconds": 1.0,
     "client_grace_seconds": 0.3,
