@@ -17,7 +17,7 @@ import msgspec
 from bench.behaviours import Actor, Models
 from bench.token_model import NOISE_HONEST, Prompt, any_prompt
 from parallelix.engine.comparators import Comparator, comparator_for
-from parallelix.engine.verdicts import AskThird, Ends, RunWhole, Stage, ruling
+from parallelix.engine.verdicts import AskSecond, AskThird, Ends, RunWhole, ruling
 from parallelix.protocol.calibration import DEFAULT_CARD, Card
 from parallelix.protocol.spot_check import Claim, Finding, Outcome, compare_answers
 
@@ -35,16 +35,22 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     distance: float
     reason: str
     first: Outcome
+    unprobed: bool = False
+    """The executor's own numbers left nothing to ask for."""
+    second: Outcome | None = None
+    """Of another auditor, where the first found nothing to compare."""
     whole: Outcome | None = None
-    """Of the unit run again, where the first auditor found nothing to compare."""
+    """Of the unit run again, where neither did."""
     third: Outcome | None = None
     between: Outcome | None = None
     """The third node's answer against the first auditor's."""
 
     def end(self) -> Ends:
         """What the engine makes of it, with every node at hand."""
-        stage: Stage = "first"
-        step = ruling(stage, self.first)
+        step = RunWhole() if self.unprobed else ruling("first", self.first)
+        if isinstance(step, AskSecond):
+            assert self.second is not None, self
+            step = ruling("second", self.second)
         if isinstance(step, RunWhole):
             assert self.whole is not None, self
             step = ruling("whole", self.whole)
@@ -131,15 +137,20 @@ def _case(stage: Trio, prompt: Prompt, chance: random.Random, card: Card) -> Cas
         return _whole(stage, prompt, claim, comparator, card, None)
     answer = stage.auditor.audit(prompt, probes, EXECUTOR, claim)
     found = comparator.judge(claim, probes, answer, card)
+    second: Outcome | None = None
     if found.outcome == "unusable":
-        return _whole(stage, prompt, claim, comparator, card, found)
-    if found.outcome == "agree":
-        return _found(prompt, claim, found)
+        answer = stage.third.audit(prompt, probes, EXECUTOR, claim)
+        second = comparator.judge(claim, probes, answer, card).outcome
+        if second == "unusable":
+            return _whole(stage, prompt, claim, comparator, card, found)
+    if "agree" in (found.outcome, second):
+        return _found(prompt, claim, found, second=second)
     other = stage.third.audit(prompt, probes, EXECUTOR, claim)
     return _found(
         prompt,
         claim,
         found,
+        second=second,
         third=comparator.judge(claim, probes, other, card).outcome,
         between=compare_answers(answer, other, probes, card).outcome,
     )
@@ -151,14 +162,16 @@ def _whole(
     """The unit run again by the auditor, and where that differs in what can be told, by the third."""
     rerun, _ = stage.auditor.execute(prompt)
     whole = comparator.judge_rerun(claim, rerun, card)
-    first = found or Finding(outcome="unusable", reason="no_position")
+    first, second = found or Finding(outcome="unusable", reason="no_position"), found and found.outcome
     if whole.outcome != "disagree":
-        return _found(prompt, claim, first, whole=whole.outcome)
+        return _found(prompt, claim, first, unprobed=found is None, second=second, whole=whole.outcome)
     other, _ = stage.third.execute(prompt)
     return _found(
         prompt,
         claim,
         first,
+        unprobed=found is None,
+        second=second,
         whole="disagree",
         third=comparator.judge_rerun(claim, other, card).outcome,
         between=comparator.judge_rerun(rerun, other, card).outcome,
@@ -170,6 +183,8 @@ def _found(
     claim: Claim,
     found: Finding,
     *,
+    unprobed: bool = False,
+    second: Outcome | None = None,
     whole: Outcome | None = None,
     third: Outcome | None = None,
     between: Outcome | None = None,
@@ -182,6 +197,8 @@ def _found(
         distance=found.distance,
         reason=found.reason,
         first=found.outcome,
+        unprobed=unprobed,
+        second=second,
         whole=whole,
         third=third,
         between=between,
