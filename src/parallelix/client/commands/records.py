@@ -45,7 +45,8 @@ def export(console: Console, path: Path, *, url: str) -> None:
     console.done(f"{answer.records} records in {answer.batches} batches are in {path}")
     if answer.unbatched:
         console.warn(f"{answer.unbatched} more are in no batch yet; they are there too")
-    console.remark(f"audit it: parallelix records verify {path} --deployment FILE --rpc URL")
+    console.remark(f"check them: parallelix records verify {path} --deployment FILE --rpc URL")
+    console.remark(f"and their audits: parallelix audit verify {path} --deployment FILE --rpc URL")
     console.value(answer)
 
 
