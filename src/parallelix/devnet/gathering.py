@@ -18,7 +18,7 @@ from parallelix.coordinator.store.backend import Reading
 from parallelix.coordinator.store.backends import backend_of
 from parallelix.devnet.evidence import Evidence
 from parallelix.devnet.network import Network
-from parallelix.engine.rows import AttemptRow, TransferRow
+from parallelix.engine.rows import AttemptRow, BatchRow, RecordRow, TransferRow
 from parallelix.protocol.receipts import Receipt
 from parallelix.protocol.records import GENESIS_HASH, decode_record
 from parallelix.protocol.requests import CreateRequest, NetworkView, RequestList, RequestView
@@ -119,6 +119,14 @@ class Store:
 
     def attempts(self) -> list[AttemptRow]:
         return self._reading.rows(AttemptRow, "SELECT {columns} FROM attempts ORDER BY dispatched_at, attempt_id")
+
+    def is_anchored(self) -> bool:
+        """Whether confirmed batches hold every record."""
+        records = self._reading.rows(RecordRow, "SELECT {columns} FROM records ORDER BY sequence DESC LIMIT 1")
+        batches = self._reading.rows(
+            BatchRow, "SELECT {columns} FROM batches WHERE confirmed_at > 0 ORDER BY number DESC LIMIT 1"
+        )
+        return not records or (bool(batches) and batches[0].last >= records[0].sequence)
 
     def transfers(self) -> list[TransferRow]:
         return self._reading.rows(TransferRow, "SELECT {columns} FROM transfers ORDER BY at, transfer_id")
