@@ -18,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup setup-chain setup-env test lint format docs demo bench crash canary fuzz-api demo-model train-model contracts \
-	contracts-long gas chain-faults audit-report changelog clean
+	contracts-long gas chain-faults audit-report real-cheats changelog clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -87,7 +87,10 @@ chain-faults: setup-chain | $(REPORTS) ## kill -9 and reorgs below a network on 
 	$(RUN) -m bench.chain_faults --report $(REPORTS)/chain-faults.json
 
 audit-report: setup-env | $(REPORTS) ## who cheats and how soon that is found out, over thousands of lives and whole populations
-	$(RUN) -m bench.audit_report --report $(REPORTS)/audit-report.json
+	$(RUN) -m bench.audit_report --report $(REPORTS)/audit-report.json --write-docs
+
+real-cheats: setup ## how far honest nodes and cheats are apart on real models, in both runtimes
+	$(RUN) -m bench.real_cheats --audits 400 --seed 2
 
 changelog: setup-env ## gather changelog.d into CHANGELOG.md for a release: make changelog VERSION=0.2.0
 	$(RUN) -m towncrier build --yes --version $(VERSION)
