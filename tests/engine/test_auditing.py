@@ -444,6 +444,27 @@ def test_an_audit_waits_for_who_was_drawn_and_draws_again_when_that_takes_long()
     assert world.node_of(audit.audit_id) == drawn
 
 
+def test_an_audit_whose_drawn_node_is_gone_goes_to_another_in_time() -> None:
+    world = network(3, challenges=False, acknowledge_ms=DAY_MS, audit_queue_ms=60 * SECOND)
+    request_id = world.ask()
+    executor = world.node_of(request_id)
+    running = [world.ask() for _ in range(11)]
+    world.complete(world.attempt_of(request_id))
+    audit = world.audit(request_id)
+    gone = audit.unit.auditor
+    assert gone is not None and audit.audit_id in world.engine.queue
+    (left,) = {1, 2, 3} - {executor, gone}
+    world.heartbeat(gone, paused=True)
+    free = next(each for each in running if world.node_of(each) == left)
+    world.complete(world.attempt_of(free))
+    for _ in range(world.settings.audit_queue_ms // 2 // (10 * SECOND)):
+        world.advance(10 * SECOND)
+        for node_id in (executor, left):
+            world.heartbeat(node_id)
+        world.heartbeat(gone, paused=True)
+    assert world.node_of(audit.audit_id) == left
+
+
 def test_a_runtime_that_renders_chats_its_own_way_accuses_nobody() -> None:
     cases = (
         ("chat", "llama_cpp", "base_tokens", True),

@@ -84,7 +84,7 @@ DEADLINE_SECONDS = 120.0
 QUEUE_SECONDS = 300.0
 END_SECONDS = 300.0
 """For all requests together; two idle cores take fifteen."""
-SETTLE_SECONDS = 60.0
+SETTLE_SECONDS = 120.0
 FREEZE_SECONDS = 0.5
 """How long the node to be killed stands still first: what it sent before has arrived by then."""
 WAVE = 8

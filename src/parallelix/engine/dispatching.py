@@ -14,6 +14,8 @@ from parallelix.engine.queue import AUDITOR, Lane, queue_key
 from parallelix.engine.verdicts import Missing
 from parallelix.protocol import ids
 
+AUDITORS_DRAWN_MIN = 5
+"""So many are drawn one after the other, before an audit has nobody."""
 _DRAW_BYTES = 8
 
 
@@ -38,7 +40,9 @@ class Dispatching(Auditing):
             return
         if request.audit_id:
             if request.auditor is not None:
-                self._timers.set(self._now + self.settings.auditor_wait_ms, "auditor", request.request_id)
+                # Whoever was drawn may be gone: several must have their turn while there is time.
+                wait_ms = min(self.settings.auditor_wait_ms, self.settings.audit_queue_ms // AUDITORS_DRAWN_MIN)
+                self._timers.set(self._now + wait_ms, "auditor", request.request_id)
             self._log("audit.held", audit_id=request.audit_id, model=request.model, reason=reason)
             return
         self._progress(request, "held", reason=reason)
