@@ -176,6 +176,8 @@ def measure_locker_and_rewards(scene: Scene, fleet: int) -> None:
     scene.measure("registerNode", "a further node", operator, registration(locker, 2))
 
     report_one = [report_of(rewards, [1], online=True), report_of(rewards, [1], online=False)]
+    # So that the stream surely holds something by then, which the report draws first.
+    scene.anvil.pass_time(REPORT_SECONDS)
     scene.measure("reportLiveness", "1 node, its first change", reporter, report_one[0])
     scene.anvil.pass_time(REPORT_SECONDS)
     scene.measure("claim", "the pool draws on the stream first", operator, rewards.claim(1))
