@@ -9,8 +9,9 @@ from world import SECOND, World
 
 from parallelix.engine import effects
 from parallelix.engine.rows import AuditRow
-from parallelix.engine.verdicts import RERUN_UNAUDITABLE, TABLE, AskSecond, AskThird, Ends, NoSuchCase, RunWhole, ruling
+from parallelix.engine.verdicts import TABLE, AskSecond, AskThird, Ends, NoSuchCase, RunWhole, ruling
 from parallelix.protocol.records import AuditRecord
+from parallelix.protocol.spot_check import RERUN_UNAUDITABLE
 
 EXECUTOR, FIRST, THIRD = 1, 2, 3
 MISSING = ("no_node", "no_answer")

@@ -16,7 +16,7 @@ import msgspec
 from parallelix.protocol import spot_check
 from parallelix.protocol.calibration import Card
 from parallelix.protocol.errors import Malformed
-from parallelix.protocol.spot_check import Answer, Claim, Finding, RandomBytes
+from parallelix.protocol.spot_check import BASE_TOKENS, RERUN_UNAUDITABLE, Answer, Claim, Finding, RandomBytes
 from parallelix.protocol.work import Probes, unpack_vector
 
 ComparatorName: TypeAlias = Literal["exact", "logprob", "tolerance"]
@@ -76,7 +76,7 @@ class LogProb(Exact):
         cannot be probed either, or might as well not, that is the request's doing and not its executor's."""
         found = spot_check.compare_base(claim, rerun.prompt_tokens) or super().judge_rerun(claim, rerun, card)
         if found.outcome == "unusable" and (spot_check.is_chancy(claim, rerun) or not spot_check.is_auditable(rerun)):
-            return msgspec.structs.replace(found, reason="rerun_unauditable")
+            return msgspec.structs.replace(found, reason=RERUN_UNAUDITABLE)
         return found
 
 
@@ -94,7 +94,7 @@ class Tolerance:
     def judge_rerun(self, claim: Claim, rerun: Claim, card: Card) -> Finding:
         if claim.prompt_tokens != rerun.prompt_tokens:
             detail = f"{claim.prompt_tokens} prompt tokens were stated, and the auditor counts {rerun.prompt_tokens}"
-            return Finding(outcome="disagree", reason="base_tokens", detail=detail)
+            return Finding(outcome="disagree", reason=BASE_TOKENS, detail=detail)
         if len(claim.embeddings) != len(rerun.embeddings):
             detail = f"{len(claim.embeddings)} vectors, and the auditor has {len(rerun.embeddings)}"
             return Finding(outcome="disagree", reason="vector_shape", detail=detail)

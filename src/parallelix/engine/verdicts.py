@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from parallelix.protocol.records import Verdict
-from parallelix.protocol.spot_check import Finding, Outcome
+from parallelix.protocol.spot_check import BASE_TOKENS, RERUN_UNAUDITABLE, Finding, Outcome
 
 Stage: TypeAlias = Literal["first", "second", "whole", "third", "prepared"]
 Answered: TypeAlias = Literal["agree", "disagree", "unusable", "unauditable", "other_runtime"]
@@ -23,12 +23,6 @@ Answered: TypeAlias = Literal["agree", "disagree", "unusable", "unauditable", "o
 be nobody's doing."""
 Missing: TypeAlias = Literal["no_node", "no_answer"]
 """No node could be asked in time; or none of those that were asked has answered."""
-
-
-BASE_TOKENS = "base_tokens"
-"""The reason of a finding by which the two had different prompts before them."""
-RERUN_UNAUDITABLE = "rerun_unauditable"
-"""The reason of a finding by which a second run cannot be compared either."""
 
 
 class NoSuchCase(AssertionError):

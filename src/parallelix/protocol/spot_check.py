@@ -111,6 +111,13 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 Outcome: TypeAlias = Literal["agree", "disagree", "unusable"]
 
 
+BASE_TOKENS = "base_tokens"
+"""The reason of a finding by which the two had different prompts before them. What follows from a finding depends on
+this one and the next."""
+RERUN_UNAUDITABLE = "rerun_unauditable"
+"""The reason of a finding by which a second run cannot be compared either."""
+
+
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """What one comparison says. `reason` is a stable code (docs/audits.md); `detail` is for people, without any text of
     the request. `unusable` says that the numbers cannot be compared at all."""
@@ -187,7 +194,7 @@ def compare_base(claim: Claim, counted: int) -> Finding | None:
     if claim.prompt_tokens == counted or _base_is_unknown(claim):
         return None
     detail = f"{claim.prompt_tokens} prompt tokens were stated, and the auditor counts {counted}"
-    return Finding(outcome="disagree", reason="base_tokens", detail=detail)
+    return Finding(outcome="disagree", reason=BASE_TOKENS, detail=detail)
 
 
 def compare_answers(first: Answer, second: Answer, probes: Probes, card: Card) -> Finding:
@@ -198,7 +205,7 @@ def compare_answers(first: Answer, second: Answer, probes: Probes, card: Card) -
     total = len(probes.positions)
     if first.prompt_tokens[0] != second.prompt_tokens[0]:
         detail = f"they count {first.prompt_tokens[0]} and {second.prompt_tokens[0]} prompt tokens"
-        return Finding(outcome="disagree", reason="base_tokens", detail=detail, unusable=total)
+        return Finding(outcome="disagree", reason=BASE_TOKENS, detail=detail, unusable=total)
     pairs = [
         (one, other)
         for index in range(total)
